@@ -1,0 +1,27 @@
+# One image for api, worker, migrations and CLI.
+# pip's own settings reach the build as arguments, for example a CPU build of torch from an index of yours:
+#   docker compose build --build-arg PIP_EXTRA_INDEX_URL=...
+FROM python:3.11-slim AS build
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+RUN python -m venv /opt/traind
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY traind traind
+COPY api api
+COPY jobs jobs
+COPY worker worker
+COPY optim_core optim_core
+COPY local local
+COPY migrations migrations
+RUN /opt/traind/bin/pip install --no-cache-dir --constraint constraints.txt ".[server,worker]"
+
+FROM python:3.11-slim
+RUN useradd --create-home --uid 10001 traind && mkdir -p /home/traind/.cache/traind && chown -R traind /home/traind/.cache
+COPY --from=build /opt/traind /opt/traind
+ENV PATH=/opt/traind/bin:$PATH PYTHONUNBUFFERED=1
+USER traind
+WORKDIR /home/traind
+EXPOSE 8321
+STOPSIGNAL SIGTERM
+CMD ["traind", "--help"]

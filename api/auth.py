@@ -1,0 +1,53 @@
+"""Who asks: the API key of a request becomes a Principal with a project and scopes.
+
+`Reader` and `Writer` are what endpoints declare. A key belongs to one project; rows of another do not exist for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
+
+from api.errors import InsufficientScope, InvalidKey, Unauthenticated
+from api.service import Service, ServiceDep
+from jobs.keys import Principal, authenticate
+
+bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="api_key",
+    bearerFormat="td_…",
+    description="An API key of one project, with the scopes read, write or admin. `traind up` makes a local one.",
+)
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+
+
+def require(scope: str) -> Callable[[ServiceDep, Credentials], Awaitable[Principal]]:
+    """A dependency that gives the Principal. Raises Unauthenticated, InvalidKey or InsufficientScope."""
+
+    async def dependency(service: ServiceDep, credentials: Credentials) -> Principal:
+        if credentials is None:
+            raise Unauthenticated
+        key = credentials.credentials
+        principal = service.keys.get(key) or await run_in_threadpool(_verify, service, key)
+        if not {scope, "admin"} & set(principal.scopes):
+            raise InsufficientScope(scope)
+        return principal
+
+    return dependency
+
+
+def _verify(service: Service, key: str) -> Principal:
+    with service.engine.begin() as connection:
+        principal = authenticate(connection, key)
+    if principal is None:
+        raise InvalidKey
+    service.keys.put(key, principal)
+    return principal
+
+
+Reader = Annotated[Principal, Depends(require("read"))]
+Writer = Annotated[Principal, Depends(require("write"))]

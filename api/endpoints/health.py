@@ -1,0 +1,52 @@
+"""Is the process alive, and can it take jobs. No API key, no details about the servers."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import redis
+from fastapi import APIRouter
+
+from api.errors import NotReady
+from api.openapi import problems
+from api.schemas import Live, Ready
+from api.service import Service, ServiceDep
+from jobs.database import current_revision, head_revision
+
+router = APIRouter(tags=["health"])
+REDIS_TIMEOUT_SECONDS = 0.5
+
+
+@router.get("/livez", operation_id="get_liveness", summary="Is the process alive?", responses=problems("internal", key=False))
+async def livez() -> Live:
+    return Live(status="ok")
+
+
+@router.get(
+    "/readyz",
+    operation_id="get_readiness",
+    summary="Can the service take jobs?",
+    responses=problems("not-ready", "database-unavailable", "internal", key=False),
+)
+def readyz(service: ServiceDep) -> Ready:
+    """The database must answer and be migrated. Redis may be down: jobs are then found by polling."""
+    with service.engine.begin() as connection:
+        revision = current_revision(connection)
+    if revision != _head():
+        raise NotReady(f"the database is at revision {revision or 'none'}, this api needs {_head()}: run `make migrate`")
+    degraded = [] if _redis_answers(service) else ["redis"]
+    return Ready(status="degraded" if degraded else "ok", degraded=degraded)
+
+
+_head = cache(head_revision)
+
+
+def _redis_answers(service: Service) -> bool:
+    timeout = REDIS_TIMEOUT_SECONDS
+    try:
+        with redis.Redis.from_url(
+            service.redis_url, socket_timeout=timeout, socket_connect_timeout=timeout
+        ) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False

@@ -1,0 +1,80 @@
+"""The OpenAPI document: FastAPI's own, plus the schemas of what we read and refuse by ourselves.
+
+The body of a submit is parsed by `api.body`, problem documents are written by `api.errors`; FastAPI sees neither.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from api.errors import KINDS, MEDIA_TYPE
+from api.schemas import Problem
+from traind.spec import JobSpec, Resolved
+
+REF = "#/components/schemas/{model}"
+ALWAYS = ("unauthenticated", "invalid-key", "insufficient-scope", "database-unavailable", "internal")
+
+
+def problems(*codes: str, key: bool = True) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an operation that can answer `codes`, and what any operation can."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for code in (*codes, *(ALWAYS if key else ())):
+        kind = KINDS[code]
+        response = responses.setdefault(
+            kind.status, {"description": kind.title, "content": {MEDIA_TYPE: {"schema": _ref("Problem"), "examples": {}}}}
+        )
+        response["content"][MEDIA_TYPE]["examples"][code] = {"summary": kind.title, "value": _example(code)}
+        if len(response["content"][MEDIA_TYPE]["examples"]) > 1:
+            response["description"] = "One of: " + ", ".join(response["content"][MEDIA_TYPE]["examples"])
+    return responses
+
+
+def spec_body(examples: dict[str, Any]) -> dict[str, Any]:
+    """`openapi_extra` of the operation whose body is a JobSpec."""
+    content = {"application/json": {"schema": _ref("JobSpec"), "examples": examples}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def install(app: FastAPI) -> None:
+    """Make `app.openapi` the document with our schemas in it; computed once."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title, version=app.version, summary=app.summary, description=app.description, routes=app.routes
+            )
+            app.openapi_schema = _with_our_schemas(document)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _with_our_schemas(document: dict[str, Any]) -> dict[str, Any]:
+    models: list[tuple[Any, Any]] = [(JobSpec, "validation"), (Resolved, "validation"), (Problem, "serialization")]
+    _, definitions = models_json_schema(models, ref_template=REF)
+    schemas = document["components"]["schemas"]
+    schemas |= definitions["$defs"]
+    schemas["Job"]["properties"]["spec"] = _ref("JobSpec")
+    schemas["Job"]["properties"]["resolved"] = _ref("Resolved")
+    return document
+
+
+def _ref(model: str) -> dict[str, str]:
+    return {"$ref": REF.format(model=model)}
+
+
+def _example(code: str) -> dict[str, Any]:
+    kind = KINDS[code]
+    return {
+        "type": f"urn:traind:problem:{code}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": kind.title,
+        "code": code,
+        "errors": [],
+        "request_id": "5f0c9d1e2b7a4c3f8e6d1a2b3c4d5e6f",
+    }

@@ -1,0 +1,257 @@
+"""The JSON that the api answers with. Requests are `traind.spec.JobSpec`; errors are `Problem`.
+
+Numbers that are not finite travel as null, beside a `nonfinite` that says where and which. Times are UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+NonFinite = Literal["nan", "inf", "-inf"]
+
+SPEC: dict[str, Any] = {
+    "name": "digits, Adam",
+    "labels": {"study": "first-steps"},
+    "dataset": {"name": "digits"},
+    "model": {"name": "mlp", "hidden": [128]},
+    "optimizer": {"name": "adam", "lr": 0.001},
+    "training": {"epochs": 20, "batch_size": 32, "seed": 0},
+}
+"""An example that runs as it stands."""
+
+
+class Answer(BaseModel):
+    """Base of every answer."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class Progress(Answer):
+    """How far the job is. Steps are optimizer updates."""
+
+    step: int
+    total_steps: int
+    saved_step: int | None
+    """Step of the newest complete checkpoint: what a crash would go back to."""
+    epoch: int | None
+    rate_steps_per_second: float | None
+    eta_seconds: float | None
+
+
+class Summary(Answer):
+    """The last and the best value of each metric."""
+
+    last: dict[str, float | None]
+    best: dict[str, float | None]
+    nonfinite: dict[str, NonFinite]
+    """Keys whose last value is not a finite number, and which it is."""
+
+
+class Failure(Answer):
+    """Why a job failed, or diverged."""
+
+    model_config = ConfigDict(extra="allow")
+
+    code: str
+    message: str
+    retryable: bool
+
+
+class JobLinks(Answer):
+    """Paths of what belongs to the job."""
+
+    self: str
+    cancel: str
+    events: str
+    metrics: str
+    checkpoints: str
+
+
+class Job(Answer):
+    """A job: what was asked for, what the service made of it, and how far it is."""
+
+    id: str
+    name: str | None
+    labels: dict[str, str]
+    state: Literal[
+        "queued", "running", "cancelling", "pausing", "paused", "succeeded", "diverged", "failed", "cancelled"
+    ]
+    """`cancelling` and `pausing` are a running job of which that was asked."""
+    phase: str | None
+    queue: str
+    priority: int
+    attempt: int
+    max_attempts: int
+    crash_count: int
+    spec: dict[str, Any]
+    """The spec with every default filled."""
+    resolved: dict[str, Any]
+    progress: Progress
+    metrics: Summary
+    error: Failure | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    updated_at: datetime
+    version: int
+    """Grows with every change; the ETag."""
+    links: JobLinks
+
+
+class JobPage(Answer):
+    """Jobs, newest first."""
+
+    jobs: list[Job]
+    next_cursor: str | None
+    """Pass it as `cursor` for the next page; null on the last."""
+
+
+class Event(Answer):
+    """One entry of a job's record: a transition, or what else is worth knowing."""
+
+    id: int
+    kind: str
+    from_state: str | None
+    to_state: str | None
+    attempt: int
+    data: dict[str, Any]
+    created_at: datetime
+
+
+class EventPage(Answer):
+    """Events, oldest first."""
+
+    events: list[Event]
+    next_after: int | None
+    """Pass it as `after` for the next page; null where there is nothing more yet."""
+
+
+class Blob(Answer):
+    """One of a checkpoint's two files."""
+
+    size: int
+    sha256: str | None
+    """Null until it is complete."""
+
+
+class Checkpoint(Answer):
+    """A saved training state: `model` holds the weights alone, `state` what a resume needs besides."""
+
+    id: int
+    job_id: str
+    attempt: int
+    step: int
+    kind: Literal["interval", "final", "pause", "drain"]
+    complete: bool
+    pinned: bool
+    model: Blob
+    state: Blob
+    summary: dict[str, Any]
+    created_at: datetime
+    completed_at: datetime | None
+    links: dict[str, str]
+
+
+class CheckpointList(Answer):
+    """Checkpoints by step."""
+
+    checkpoints: list[Checkpoint]
+
+
+class Buckets(Answer):
+    """Columns of equal length, one entry per bucket; a bucket of one point is that point. No spike and no NaN is lost."""
+
+    step0: list[int]
+    step1: list[int]
+    first: list[float | None]
+    last: list[float | None]
+    min: list[float | None]
+    """Of the finite values; null where there is none."""
+    max: list[float | None]
+    mean: list[float | None]
+    count: list[int]
+    nan_count: list[int]
+
+
+class Series(Answer):
+    """One metric."""
+
+    key: str
+    count: int
+    """Points behind the buckets."""
+    buckets: Buckets
+    nonfinite: list[tuple[str, int, NonFinite]]
+    """What the nulls stand for: column, index, value."""
+
+
+class Metrics(Answer):
+    """Metrics of a job in a range of steps, both ends included."""
+
+    job_id: str
+    step_from: int | None
+    step_to: int | None
+    attempts: Literal["visible", "all"]
+    series: list[Series]
+
+
+class CatalogueEntry(Answer):
+    """What a spec can name, and the JSON schema of its parameters."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class Datasets(Answer):
+    datasets: list[CatalogueEntry]
+
+
+class Models(Answer):
+    models: list[CatalogueEntry]
+
+
+class Optimizers(Answer):
+    optimizers: list[CatalogueEntry]
+
+
+class Live(Answer):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Ready(Answer):
+    """The service can take jobs. `degraded` names what does not answer but is not needed for that."""
+
+    status: Literal["ok", "degraded"]
+    degraded: list[str]
+
+
+class FieldError(Answer):
+    """One bad field of the body, by its JSON pointer (RFC 6901), or one bad parameter, by its name."""
+
+    pointer: str | None = None
+    parameter: str | None = None
+    code: str
+    message: str
+
+
+class Problem(Answer):
+    """RFC 9457. Some codes have members of their own, such as `state` and `possible` of `state-conflict`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    """Stable; what a program should look at."""
+    pointer: str | None = None
+    """The first bad field of the body."""
+    errors: list[FieldError]
+    request_id: str
+    """Also in the header X-Request-Id and in the service's log."""

@@ -1,0 +1,58 @@
+"""What all requests of one api process share: settings, connection pool, doorbell, verified keys.
+
+Made by `api.app.create_app`, handed to endpoints by `ServiceDep`.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Request
+
+from api.key_cache import KeyCache
+from jobs.database import cluster_id, make_engine
+from jobs.doorbell import Doorbell
+from jobs.notify import notify_request
+from jobs.settings import Settings
+
+POOL_SIZE = 16
+
+
+class Service:
+    """Connects to nothing before the first request, so the api starts and reports while the database is down.
+
+    Raises ValueError where the settings lack the servers' URLs.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.database_url is None or settings.redis_url is None:
+            raise ValueError("TRAIND_DATABASE_URL and TRAIND_REDIS_URL must be set; `traind up` starts servers and sets them")
+        self.settings = settings
+        self.redis_url = settings.redis_url.get_secret_value()
+        self.engine = make_engine(
+            settings.database_url.get_secret_value(), application_name="traind-api", pool_size=POOL_SIZE
+        )
+        self.keys = KeyCache()
+
+    @cached_property
+    def cluster_id(self) -> UUID:
+        with self.engine.begin() as connection:
+            return cluster_id(connection)
+
+    @cached_property
+    def doorbell(self) -> Doorbell:
+        return Doorbell(self.redis_url, self.cluster_id)
+
+    def notify(self, job_id: UUID) -> None:
+        """Tell the job's worker that something was asked of it. After commit; the heartbeat is the fallback."""
+        notify_request(self.engine, self.cluster_id, job_id)
+
+
+async def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(_service)]

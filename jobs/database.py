@@ -1,0 +1,81 @@
+"""The database: engines, migrations, and which installation this is.
+
+Called by every edge (api, worker, local commands, tests). The URL is a plain `postgresql://…`; psycopg 3 is the
+only driver. Sessions that stop inside a transaction (a frozen process) are ended by the server, so that no row
+lock outlives a lease.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import UUID
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url, select
+
+import migrations
+from jobs.tables import meta
+
+IDLE_IN_TRANSACTION_SECONDS = 10
+_KEEPALIVE = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+
+
+def driver_url(url: str) -> URL:
+    """`postgresql://…` (or `postgres://…`) with the driver named and the timeout of frozen transactions set.
+
+    Raises ValueError for another kind of URL.
+    """
+    parsed = make_url(url)
+    if parsed.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
+        raise ValueError(f"the database URL must begin with postgresql://, not {parsed.drivername}://")
+    given = parsed.query.get("options", "")
+    options = f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s"
+    return parsed.set(drivername="postgresql+psycopg").update_query_dict(
+        {"options": f"{options} {given if isinstance(given, str) else ' '.join(given)}".strip()}
+    )
+
+
+def make_engine(url: str, *, application_name: str, pool_size: int = 5) -> Engine:
+    """An engine on `url`; `pool_size=0` opens a connection of its own each time (for heartbeats and LISTEN)."""
+    arguments = {"application_name": application_name, "connect_timeout": 5, **_KEEPALIVE}
+    if pool_size == 0:
+        return create_engine(driver_url(url), poolclass=NullPool, connect_args=arguments)
+    return create_engine(
+        driver_url(url), pool_size=pool_size, max_overflow=0, pool_pre_ping=True, connect_args=arguments
+    )
+
+
+def alembic_config() -> Config:
+    """Alembic's configuration, with the scripts of the package `migrations`."""
+    folder = Path(migrations.__file__).parent
+    config = Config(folder / "alembic.ini")
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    return config
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Migrate to `revision`. Two callers at once are safe: the second waits, then finds nothing to do."""
+    engine = make_engine(url, application_name="traind-migrate", pool_size=0)
+    config = alembic_config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+def head_revision() -> str:
+    """The newest revision this code knows."""
+    return ScriptDirectory.from_config(alembic_config()).get_heads()[0]
+
+
+def current_revision(conn: Connection) -> str | None:
+    """The revision the database is at; None where it was never migrated."""
+    return MigrationContext.configure(conn).get_current_revision()
+
+
+def cluster_id(conn: Connection) -> UUID:
+    """Which installation this is: goes into lock keys, NOTIFY channels and Redis keys."""
+    ident: UUID = conn.execute(select(meta.c.cluster_id)).scalar_one()
+    return ident

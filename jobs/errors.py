@@ -1,0 +1,76 @@
+"""Errors of the jobs domain; `api.errors` maps their codes to HTTP.
+
+    TraindError
+    └── JobsError
+        ├── NotFound              no such thing in this project
+        ├── StateConflict         the job's state forbids the verb; says the state and what is possible
+        ├── IdempotencyConflict   the key was used before, with another body
+        ├── Fenced                a worker's lease is no longer good: what it wanted to write is dropped
+        └── IncompleteUpload      a checkpoint was called complete before all its chunks were there
+
+Codes are kebab-case and stable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jobs.states import State
+from traind.errors import TraindError
+
+
+class JobsError(TraindError):
+    """Root of the errors of the jobs domain."""
+
+    code = "jobs-error"
+
+
+class NotFound(JobsError):
+    """There is no `kind` with this id in the caller's project."""
+
+    code = "not-found"
+
+    def __init__(self, kind: str, ident: object) -> None:
+        self.kind = kind
+        self.ident = str(ident)
+        super().__init__(f"there is no {kind} {ident}")
+
+
+class StateConflict(JobsError):
+    """The job's state forbids the verb."""
+
+    code = "state-conflict"
+
+    def __init__(self, verb: str, state: State, possible: Sequence[str]) -> None:
+        self.verb = verb
+        self.state = state
+        self.possible = tuple(possible)
+        rest = f"; possible now: {', '.join(self.possible)}" if self.possible else ""
+        super().__init__(f"cannot {verb} a job that is {state}{rest}")
+
+
+class IdempotencyConflict(JobsError):
+    """The idempotency key belongs to a job with another spec."""
+
+    code = "idempotency-conflict"
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"the idempotency key {key!r} was used before with another body; use a new key")
+
+
+class Fenced(JobsError):
+    """The lease was lost: another attempt may be running. The caller must stop and write nothing more."""
+
+    code = "fenced"
+
+
+class IncompleteUpload(JobsError):
+    """Chunks of the blob are missing, or have another size than was announced."""
+
+    code = "incomplete-upload"
+    retryable = True
+
+    def __init__(self, blob_id: int) -> None:
+        self.blob_id = blob_id
+        super().__init__(f"the chunks of blob {blob_id} do not add up to its announced size")

@@ -1,0 +1,1 @@
+"""Metric points: how they are encoded, stored, compacted, read and downsampled. Imports nothing; see the modules."""

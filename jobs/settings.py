@@ -1,0 +1,78 @@
+"""Settings of a process, from the environment (TRAIND_…). Secrets are SecretStr and are never logged."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0)]
+QUEUES = {"cpu": ("default",), "cuda": ("cuda", "default")}
+
+
+def _cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "traind"
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. `lease_seconds` and the like must be equal on all machines of a cluster."""
+
+    model_config = SettingsConfigDict(env_prefix="TRAIND_", frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    database_url: SecretStr | None = None
+    """postgresql://… of an external server; embedded where it is not given."""
+    redis_url: SecretStr | None = None
+    """redis://…, rediss://… or unix://… of an external server; embedded where it is not given."""
+
+    lease_seconds: Seconds = 60.0
+    """How long a worker that was not heard of keeps its job."""
+    heartbeat_seconds: Seconds = 5.0
+    idle_poll_seconds: Seconds = 2.0
+    """How often an idle worker looks for due jobs by itself, with jitter."""
+    stall_timeout_seconds: Seconds = 300.0
+    """Silence of a trainer after which it is killed."""
+    reap_interval_seconds: Seconds = 0.5
+    suspicion_seconds: Seconds = 1.0
+    """How long a running job may be without its holder's lock."""
+    drain_seconds: Seconds = 20.0
+    """Time to save after SIGTERM; less than the stop grace of whatever runs the worker."""
+
+    max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8321
+
+    fashion_mnist_dir: Path = Path("/usr/share/datasets/fashion-mnist")
+    fashion_mnist_url: str | None = None
+    """Folder on the web with the four files of Fashion-MNIST, for machines without them."""
+    cache_dir: Path = Field(default_factory=_cache_dir)
+    scratch_dir: Path = Field(default_factory=lambda: _cache_dir() / "scratch")
+    """Where trainers write snapshots before they are uploaded."""
+
+    worker_device: Literal["cpu", "cuda"] = "cpu"
+    worker_queues: Annotated[tuple[str, ...], NoDecode, Field(min_length=1)] = ()
+    """Names, separated by commas; by default those of the device: default, or cuda,default."""
+    worker_threads: Annotated[int, Field(ge=1, le=1_024)] | None = None
+    """CPU threads of a trainer; all usable cores where it is not given."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+    @field_validator("worker_queues", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("worker_queues", mode="before")
+    @classmethod
+    def _default_queues(cls, value: Any, info: ValidationInfo) -> Any:
+        return value or QUEUES[info.data.get("worker_device", "cpu")]
+
+    @field_validator("heartbeat_seconds")
+    @classmethod
+    def _several_heartbeats_a_lease(cls, value: float, info: ValidationInfo) -> float:
+        if value * 3 > info.data.get("lease_seconds", value * 3):
+            raise ValueError("lease_seconds must be at least three times heartbeat_seconds")
+        return value

@@ -1,0 +1,101 @@
+"""Real Postgres and Redis for every test that asks: embedded servers, or TRAIND_DATABASE_URL and TRAIND_REDIS_URL.
+
+A test gets its own database, cloned from a migrated template, with its own cluster id (so its own Redis keys and
+NOTIFY channels); both are dropped afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+from sqlalchemy import Engine, select, text
+from sqlalchemy.engine import make_url
+
+from jobs import tables
+from jobs.database import make_engine, upgrade
+
+
+@dataclass(frozen=True)
+class Servers:
+    """URLs of a Postgres server (any database we may connect to) and of a Redis server."""
+
+    postgres: str
+    redis: str
+
+    def database(self, name: str) -> str:
+        return make_url(self.postgres).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    external = os.environ.get("TRAIND_DATABASE_URL"), os.environ.get("TRAIND_REDIS_URL")
+    if external[0] and external[1]:
+        yield Servers(external[0], external[1])
+        return
+    from tests.embedded import embedded_servers
+
+    with embedded_servers() as (postgres, redis_url):
+        yield Servers(postgres, redis_url)
+
+
+@pytest.fixture(scope="session")
+def template(servers: Servers) -> Iterator[str]:
+    name = f"traind_test_{uuid.uuid4().hex}"
+    _admin(servers, "CREATE DATABASE {}", name)
+    try:
+        upgrade(servers.database(name))
+        yield name
+    finally:
+        _admin(servers, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def database_url(servers: Servers, template: str) -> Iterator[str]:
+    name = f"traind_test_{uuid.uuid4().hex}"
+    _admin(servers, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    url = servers.database(name)
+    with psycopg.connect(url) as connection:
+        row = connection.execute("UPDATE meta SET cluster_id = gen_random_uuid() RETURNING cluster_id").fetchone()
+    assert row is not None
+    try:
+        yield url
+    finally:
+        _admin(servers, "DROP DATABASE {} WITH (FORCE)", name)
+        _drop_keys(servers.redis, f"traind:{row[0]}:*")
+
+
+@pytest.fixture
+def redis_url(servers: Servers) -> str:
+    return servers.redis
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = make_engine(database_url, application_name="tests")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def project_id(engine: Engine) -> int:
+    """The default project, which migration 0001 makes."""
+    with engine.connect() as connection:
+        return connection.execute(select(tables.project.c.id).where(tables.project.c.name == text("'default'"))).scalar_one()
+
+
+def _admin(servers: Servers, statement: str, *names: str) -> None:
+    with psycopg.connect(servers.postgres, autocommit=True) as connection:
+        connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+def _drop_keys(url: str, pattern: str) -> None:
+    with redis.Redis.from_url(url) as client:
+        for key in client.scan_iter(pattern, count=1_000):
+            client.delete(key)

@@ -1,0 +1,111 @@
+"""What the service answers, as typed values. Unknown fields are kept, so an old client reads a newer service.
+
+`document()` of any of them is the JSON that the service sent. Numbers that are not finite travel as None.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+FINAL_STATES = frozenset({"succeeded", "diverged", "failed", "cancelled"})
+
+
+class Answer(BaseModel):
+    """Base of every answer: frozen, and lenient about fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+    def document(self) -> dict[str, Any]:
+        """The answer as JSON-ready values, with the fields this version does not know."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class Progress(Answer):
+    """How far a job is. Steps are optimizer updates; `saved_step` is the newest checkpoint's."""
+
+    step: int = 0
+    total_steps: int | None = None
+    saved_step: int | None = None
+    epoch: int | None = None
+    rate_steps_per_second: float | None = None
+    eta_seconds: float | None = None
+
+
+class Summary(Answer):
+    """The last and the best value of each metric."""
+
+    last: dict[str, float | None] = {}
+    best: dict[str, float | None] = {}
+
+
+class JobError(Answer):
+    """Why a job failed or diverged."""
+
+    code: str
+    message: str = ""
+    retryable: bool = False
+
+
+class Job(Answer):
+    """A job: its spec, its state, how far it is. `state` is `cancelling` or `pausing` while that is asked for."""
+
+    id: str
+    name: str | None = None
+    labels: dict[str, str] = {}
+    state: str
+    phase: str | None = None
+    queue: str = "default"
+    priority: int = 0
+    attempt: int = 0
+    max_attempts: int = 1
+    crash_count: int = 0
+    spec: dict[str, Any]
+    resolved: dict[str, Any] = {}
+    progress: Progress = Progress()
+    metrics: Summary = Summary()
+    error: JobError | None = None
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
+    updated_at: AwareDatetime | None = None
+    version: int = 0
+
+    @property
+    def final(self) -> bool:
+        """Whether the job has ended; its state then changes only by an explicit retry."""
+        return self.state in FINAL_STATES
+
+
+class Event(Answer):
+    """One entry of a job's record: a transition or something else worth knowing."""
+
+    id: int
+    kind: str
+    from_state: str | None = None
+    to_state: str | None = None
+    attempt: int = 0
+    data: dict[str, Any] = {}
+    created_at: AwareDatetime
+
+
+class Checkpoint(Answer):
+    """A saved training state: the model's weights and, apart, what a resume needs."""
+
+    id: int
+    step: int
+    attempt: int = 0
+    kind: str = ""
+    complete: bool = False
+    created_at: AwareDatetime
+
+
+class CatalogueEntry(Answer):
+    """A data set, model or optimizer that a spec can name, with the JSON schema of its parameters."""
+
+    name: str
+    description: str = ""
+
+
+Part = Literal["model", "state"]

@@ -1,0 +1,161 @@
+"""Calls to the service: the key, retries with back-off, and problem documents turned into `ApiError`.
+
+Every call that goes through here is safe to repeat (reads; submit carries an idempotency key; a second cancel asks for
+the same end), so a lost answer is simply asked for again. Redirects are not followed: the key stays with the host it
+was given for. Nothing here prints or logs.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+
+from traind.errors import ApiError, Problem
+
+RETRY_STATUSES = frozenset({429, 502, 503, 504})
+MAX_RETRY_AFTER_SECONDS = 30.0
+Params = Sequence[tuple[str, str]]
+
+
+class Http:
+    """One service, one key. `retries` repeats follow a call that failed for a moment, `backoff_seconds` doubling each."""
+
+    def __init__(
+        self, url: str, api_key: str, *, timeout_seconds: float = 30.0, retries: int = 4, backoff_seconds: float = 0.1
+    ) -> None:
+        base = _base_url(url)
+        if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+            raise ValueError("the API key is empty or has characters that no key has (spaces, line ends, non-ASCII)")
+        self.url = str(base).rstrip("/")
+        self._retries = retries
+        self._backoff_seconds = backoff_seconds
+        self._client = httpx2.Client(
+            base_url=base,
+            headers={"Authorization": f"Bearer {api_key}", "User-Agent": "traind-client"},
+            timeout=httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, 5.0)),
+            follow_redirects=False,
+            trust_env=not _is_loopback(base.host),  # a proxy must not come between this machine and itself
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def json(
+        self, method: str, path: str, *, params: Params = (), content: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        """The JSON of the answer. Raises ApiError for anything but a 2xx with JSON in it."""
+        sent = {"Accept": "application/json", **(headers or {})}
+        if content is not None:
+            sent["Content-Type"] = "application/json"
+        for delay in self._delays():
+            try:
+                answer = self._client.request(method, path, params=tuple(params), content=content, headers=sent)
+                return _json_of(answer)
+            except (httpx2.TransportError, httpx2.DecodingError, ApiError) as e:
+                self._wait_or_raise(e, delay)
+        raise AssertionError("unreachable: the last delay is None")
+
+    @contextmanager
+    def stream(self, path: str, *, params: Params = (), headers: Mapping[str, str] | None = None) -> Iterator[httpx2.Response]:
+        """A GET whose body the caller reads; not repeated here. Raises ApiError; transport errors pass through."""
+        with self._client.stream("GET", path, params=tuple(params), headers=dict(headers or {})) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise problem(answer)
+            yield answer
+
+    def _delays(self) -> Iterator[float | None]:
+        for attempt in range(self._retries):
+            yield self._backoff_seconds * 2**attempt * random.uniform(0.75, 1.25)  # noqa: S311  # spreads callers, no secret
+        yield None
+
+    def _wait_or_raise(self, error: Exception, delay: float | None) -> None:
+        failure = as_api_error(error, self.url)
+        if delay is None or not failure.retryable:
+            raise failure from (None if failure is error else error)
+        time.sleep(max(delay, min(failure.retry_after_seconds or 0.0, MAX_RETRY_AFTER_SECONDS)))
+
+
+def as_api_error(error: Exception, url: str) -> ApiError:
+    """The same failure as an ApiError, whatever httpx2 called it."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, httpx2.UnsupportedProtocol | httpx2.DecodingError):
+        return ApiError("bad-answer", f"{url} does not answer as traind does: {error}")
+    kind = "did not answer in time" if isinstance(error, httpx2.TimeoutException) else "cannot be reached"
+    reason = f" ({error})" if str(error) else ""
+    return ApiError("unreachable", f"the service at {url} {kind}{reason}", retryable=True)
+
+
+def problem(answer: httpx2.Response) -> ApiError:
+    """The ApiError for an answer that is not a 2xx; from its problem document where it has one."""
+    status = answer.status_code
+    retryable = status in RETRY_STATUSES
+    if answer.is_redirect:
+        target = answer.headers.get("Location", "another address")
+        return ApiError("redirected", f"the service's address leads on to {target}; give that address instead", status=status)
+    document = _document(answer)
+    return ApiError(
+        str(document.get("code") or f"http-{status}"),
+        str(document.get("detail") or document.get("title") or f"the service answered {status} {answer.reason_phrase}"),
+        status=status,
+        retryable=retryable,
+        retry_after_seconds=_retry_after(answer) if retryable else None,
+        pointer=document.get("pointer"),
+        problems=_problems(document),
+        request_id=document.get("request_id") or answer.headers.get("X-Request-Id"),
+    )
+
+
+def _problems(document: dict[str, Any]) -> list[Problem]:
+    errors = document.get("errors")
+    entries = [e for e in errors if isinstance(e, dict)] if isinstance(errors, list) else []
+    return [Problem(str(e.get("pointer", "")), str(e.get("code", "")), str(e.get("message", ""))) for e in entries]
+
+
+def _document(answer: httpx2.Response) -> dict[str, Any]:
+    try:
+        document = answer.json()
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _json_of(answer: httpx2.Response) -> Any:
+    if not answer.is_success:
+        raise problem(answer)
+    try:
+        return answer.json()
+    except (ValueError, RecursionError):
+        raise ApiError("bad-answer", f"{answer.url} answered without JSON; is it traind?", status=answer.status_code) from None
+
+
+def _retry_after(answer: httpx2.Response) -> float | None:
+    """Seconds to wait by the Retry-After header (RFC 9110, 10.2.3); its date form is not used by traind."""
+    value = answer.headers.get("Retry-After", "")
+    return float(value) if value.isascii() and value.isdigit() else None
+
+
+def _base_url(url: str) -> httpx2.URL:
+    try:
+        base = httpx2.URL(url)
+    except (httpx2.InvalidURL, TypeError) as e:
+        raise ValueError(f"{url!r} is not an address: {e}") from None
+    if base.userinfo or base.query or base.fragment:
+        raise ValueError("the service's address takes no user, password, query or fragment; the key is given by itself")
+    if base.scheme not in ("http", "https") or not base.host:
+        raise ValueError(f"{url!r} is not an address such as http://127.0.0.1:8321")
+    return base
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,82 @@
+"""Where a local service lives and how it is found: the data folder and `service.json` in it.
+
+`traind up` writes the file, the CLI reads it. Standard library only, so that the CLI starts quickly; what the
+folder holds besides is the business of `local`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+FILE_NAME = "service.json"
+
+
+@dataclass(frozen=True)
+class ServiceInfo:
+    """A running service. `pid` and `started_at` (ISO 8601, UTC) are those of the process `traind up`."""
+
+    url: str
+    api_key: str = field(repr=False)
+    pid: int
+    started_at: str
+    data_dir: str
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.url, str) and isinstance(self.api_key, str) and isinstance(self.pid, int)):
+            raise TypeError(f"{FILE_NAME} is damaged")
+        datetime.fromisoformat(self.started_at)
+
+
+def locate(explicit: Path | str | None = None, *, environ: Mapping[str, str] = os.environ) -> Path:
+    """The data folder, absolute: `explicit`, else TRAIND_DATA_DIR, else /var/lib/traind for root and
+    XDG_DATA_HOME/traind (~/.local/share/traind) for everybody else. Need not exist.
+    """
+    chosen = explicit or environ.get("TRAIND_DATA_DIR")
+    if chosen:
+        return Path(os.path.abspath(Path(chosen).expanduser()))  # noqa: PTH100  keeps symlinks, unlike resolve()
+    if os.geteuid() == 0:
+        return Path("/var/lib/traind")
+    home = environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(home).expanduser() / "traind"
+
+
+def read(data_dir: Path) -> ServiceInfo | None:
+    """What `service.json` in `data_dir` says; None where there is none, or none that makes sense.
+
+    Raises PermissionError for a file of somebody else's. The process may be gone all the same.
+    """
+    try:
+        document = json.loads((data_dir / FILE_NAME).read_text())
+        return ServiceInfo(**document)
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        return None
+
+
+def write(info: ServiceInfo) -> Path:
+    """Write `service.json`, mode 0600, in one step. Returns its path."""
+    return write_private(Path(info.data_dir) / FILE_NAME, json.dumps(asdict(info), indent=1) + "\n")
+
+
+def write_private(path: Path, text: str) -> Path:
+    """Replace the file at `path` by `text`, mode 0600: a reader sees the old one or the new one, never a part."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp's mode is 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        return Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def remove(data_dir: Path) -> None:
+    """Remove `service.json`, if it is there."""
+    (data_dir / FILE_NAME).unlink(missing_ok=True)
