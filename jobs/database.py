@@ -20,7 +20,13 @@ import migrations
 from jobs.tables import meta
 
 IDLE_IN_TRANSACTION_SECONDS = 10
-_KEEPALIVE = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+_KEEPALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 
 
 def driver_url(url: str) -> URL:

@@ -6,7 +6,10 @@
         ├── StateConflict         the job's state forbids the verb; says the state and what is possible
         ├── IdempotencyConflict   the key was used before, with another body
         ├── Fenced                a worker's lease is no longer good: what it wanted to write is dropped
-        └── IncompleteUpload      a checkpoint was called complete before all its chunks were there
+        ├── IncompleteUpload      a checkpoint was called complete before all its chunks were there
+        ├── BlobNotComplete       a blob was read before it was complete
+        ├── BadCursor             a list was continued with a cursor that we never gave
+        └── CorruptMetrics        stored metric bytes that this release cannot read
 
 Codes are kebab-case and stable.
 """
@@ -74,3 +77,29 @@ class IncompleteUpload(JobsError):
     def __init__(self, blob_id: int) -> None:
         self.blob_id = blob_id
         super().__init__(f"the chunks of blob {blob_id} do not add up to its announced size")
+
+
+class BlobNotComplete(JobsError):
+    """The blob is still being uploaded."""
+
+    code = "blob-not-complete"
+    retryable = True
+
+    def __init__(self, blob_id: int) -> None:
+        self.blob_id = blob_id
+        super().__init__(f"blob {blob_id} is still being uploaded")
+
+
+class BadCursor(JobsError):
+    """The cursor was not made by us, or was changed on the way."""
+
+    code = "bad-cursor"
+
+    def __init__(self) -> None:
+        super().__init__("the cursor is not one that this list gave; start again without one")
+
+
+class CorruptMetrics(JobsError):
+    """Stored metric bytes that cannot be read: truncated, damaged, or written by a newer release."""
+
+    code = "corrupt-metrics"

@@ -82,3 +82,12 @@ _BY_MOVE = {(t.source, t.target): t for t in TRANSITIONS}
 def transition(source: State | None, target: State) -> Transition:
     """The permitted move from `source` to `target`. Raises KeyError where there is none."""
     return _BY_MOVE[source, target]
+
+
+VERBS = {"cancel": frozenset({State.QUEUED, State.RUNNING, State.PAUSED})}
+"""What a user can ask of a job, and in which states."""
+
+
+def possible(state: State) -> tuple[str, ...]:
+    """The verbs that `state` allows."""
+    return tuple(verb for verb, states in VERBS.items() if state in states)

@@ -10,37 +10,56 @@ import pwd
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from local.errors import LocalError
 
 USER_NAME = "traind"
-USERADD = ["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
+USERADD_OPTIONS = [
+    "--system",
+    "--user-group",
+    "--no-create-home",
+    "--home-dir=/nonexistent",
+    "--shell=/usr/sbin/nologin",
+]
+USERADD_TRIES = 20
 
 
 @dataclass(frozen=True)
 class Account:
-    """Another user than ourselves, whose process we start as root."""
+    """Another user than ourselves, whose processes we start as root."""
 
     name: str
     uid: int
     gid: int
 
-    def can_enter(self, folder: Path) -> bool:
-        """Whether a process of this user may pass through `folder`."""
-        return self._test("-x", folder)
+    def can_pass(self, path: Path) -> bool:
+        """Whether a process of this user may enter the folder or run the program `path`. The system is asked: mode
+        bits alone don't tell (ACLs, mounts).
+        """
+        return run_as(self, ["/usr/bin/env", "test", "-x", str(path)]).returncode == 0
 
-    def can_run(self, program: Path) -> bool:
-        return self._test("-x", program)
+    def own(self, path: Path) -> None:
+        os.chown(path, self.uid, self.gid)
 
-    def _test(self, what: str, path: Path) -> bool:
-        """Asked of the system by a process of that user: mode bits alone don't tell (ACLs, mounts)."""
-        command = ["/usr/bin/env", "test", what, str(path)]
-        return subprocess.run(command, user=self.uid, group=self.gid, extra_groups=[], cwd="/").returncode == 0
 
-    def own(self, folder: Path) -> None:
-        os.chown(folder, self.uid, self.gid)
+def run_as(
+    account: Account | None, command: Sequence[str], *, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, as `account` (None: as ourselves), its output captured."""
+    return subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env=environment,
+        user=account.uid if account else None,
+        group=account.gid if account else None,
+        extra_groups=[] if account else None,
+    )
 
 
 def for_servers(existing: Path) -> Account | None:
@@ -70,17 +89,16 @@ def _entry() -> pwd.struct_passwd | None:
 
 
 def _create() -> pwd.struct_passwd:
-    """Make the user. Another `traind up` may be doing the same: useradd then finds it there, or the lock taken."""
-    useradd = shutil.which("useradd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    """Make the user. Another `traind up` may be doing the same: useradd then finds it there, or the files locked."""
     said = "there is no useradd here"
-    for _ in range(20 if useradd else 0):
-        done = subprocess.run([*[useradd or ""], *USERADD[1:], "--user-group", USER_NAME], capture_output=True, text=True)
-        if entry := _entry():
-            return entry
-        said = done.stderr.strip()
-        time.sleep(0.1)
+    if useradd := shutil.which("useradd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"):
+        for _ in range(USERADD_TRIES):
+            said = run_as(None, [useradd, *USERADD_OPTIONS, USER_NAME]).stderr.strip()
+            if entry := _entry():
+                return entry
+            time.sleep(0.1)
     raise LocalError(
-        f"PostgreSQL does not run as root, and the system user {USER_NAME!r} that it should run as can't be made ({said})."
-        f" Make a system user named {USER_NAME!r}, or run traind as an ordinary user, or set TRAIND_DATABASE_URL and"
-        " TRAIND_REDIS_URL to servers of your own."
+        f"PostgreSQL does not run as root, and the system user {USER_NAME!r} that it should run as can't be made"
+        f" ({said}). Make a system user named {USER_NAME!r}, or run traind as an ordinary user, or set"
+        " TRAIND_DATABASE_URL and TRAIND_REDIS_URL to servers of your own."
     )

@@ -1,12 +1,12 @@
 """Errors of running traind on one machine; their texts say what to do.
 
-    TraindError
-    └── LocalError              local
-        ├── AlreadyRunning      already-running     another `traind up` holds the data folder
-        ├── DataDirError        data-dir            the data folder can't be used
-        ├── ServerMissing       server-missing      no program to run Redis or Postgres with
-        ├── PortTaken           port-taken          somebody else listens there
-        └── StartFailed         start-failed        a process did not come up; the end of its log is in the text
+TraindError
+└── LocalError              local
+    ├── AlreadyRunning      already-running     another `traind up` holds the data folder
+    ├── DataDirError        data-dir            the data folder can't be used
+    ├── ServerMissing       server-missing      no program to run Redis or Postgres with
+    ├── PortTaken           port-taken          somebody else listens there
+    └── StartFailed         start-failed        a process did not come up; the end of its log is in the text
 """
 
 from __future__ import annotations

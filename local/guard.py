@@ -67,19 +67,21 @@ class Ending:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
 
-def start(program: dict[str, Any]) -> subprocess.Popen[bytes]:
-    account = program["account"]
-    switch: dict[str, Any] = {"user": account[0], "group": account[1], "extra_groups": []} if account else {}
+def start(program: dict[str, Any], output: int) -> subprocess.Popen[bytes]:
+    uid, gid = program["account"] or (None, None)
+    last_will = program["orphaned"][0][0] if program["orphaned"] else signal.SIGKILL
     return subprocess.Popen(
         program["argv"],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stdout=output,
+        stderr=output,
         cwd=program["cwd"],
         pass_fds=program["pass_fds"],
+        user=uid,
+        group=gid,
+        extra_groups=None if uid is None else [],
         start_new_session=True,
-        preexec_fn=_die_with_guard(program["orphaned"][0][0] if program["orphaned"] else signal.SIGKILL),  # noqa: PLW1509
-        **switch,
+        preexec_fn=_die_with_guard(last_will),  # noqa: PLW1509  safe: the guard has one thread
     )
 
 
@@ -98,11 +100,9 @@ def _die_with_guard(number: int) -> Callable[[], None] | None:
     return request
 
 
-def watch(child: subprocess.Popen[bytes], program: dict[str, Any], log: BoundedLog, wakeup: int) -> int:
+def watch(child: subprocess.Popen[bytes], program: dict[str, Any], log: BoundedLog, output: int, wakeup: int) -> int:
     """Until the program has ended: copy its output, heed signals and the death pipe. Returns its return code."""
-    assert child.stdout is not None
-    output, death = child.stdout.fileno(), program["death_fd"]
-    os.set_blocking(output, False)
+    death = program["death_fd"]
     ending = Ending(child)
     with selectors.DefaultSelector() as selector:
         for descriptor in (output, death, wakeup):
@@ -119,35 +119,44 @@ def watch(child: subprocess.Popen[bytes], program: dict[str, Any], log: BoundedL
             if ending.timeout() == 0.0:
                 ending.step()
     for _ in range(16):  # what is left; a grandchild may hold the pipe open and fill it for ever
-        if not copy(output, log, at_end=False):
+        if not copy(output, log, when_empty=False):
             break
     return child.returncode
 
 
-def copy(output: int, log: BoundedLog, *, at_end: bool = True) -> bool:
-    """Copy some output to the log. False at its end; `at_end` is the answer where nothing is there now."""
+def copy(output: int, log: BoundedLog, *, when_empty: bool = True) -> bool:
+    """Copy some output to the log. False at its end; `when_empty` is the answer where there is none just now."""
     try:
         data = os.read(output, 65_536)
     except BlockingIOError:
-        return at_end
+        return when_empty
     log.write(data)
     return bool(data)
 
 
-def main(text: str) -> NoReturn:
-    program = json.loads(text)
+def wake_on_signals() -> int:
+    """A descriptor that is readable once a signal has come. Handlers, not SIG_IGN: the program would inherit that."""
     wakeup, written = os.pipe()
     os.set_blocking(written, False)
     signal.set_wakeup_fd(written)
     for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, lambda *_: None)  # not SIG_IGN: the program would inherit it
+        signal.signal(number, lambda *_: None)
+    return wakeup
+
+
+def main(text: str) -> NoReturn:
+    program = json.loads(text)
+    wakeup = wake_on_signals()
     log = BoundedLog(Path(program["log"]), program["log_bytes"])
+    output, written = os.pipe()
+    os.set_blocking(output, False)
     try:
-        child = start(program)
+        child = start(program, written)
     except (OSError, subprocess.SubprocessError) as error:
         log.write(f"cannot start {program['argv'][0]}: {error}\n".encode())
         sys.exit(127)
-    code = watch(child, program, log, wakeup)
+    os.close(written)
+    code = watch(child, program, log, output, wakeup)
     sys.exit(code if code >= 0 else 128 - code)
 
 

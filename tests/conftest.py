@@ -20,6 +20,14 @@ from sqlalchemy.engine import make_url
 
 from jobs import tables
 from jobs.database import make_engine, upgrade
+from tests.skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401  hooks
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use Postgres or Redis: `-m servers` runs them again on external ones."""
+    for item in items:
+        if "servers" in getattr(item, "fixturenames", ()):
+            item.add_marker("servers")
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ NonNegative = Annotated[Float, Field(ge=0)]
 Count = Annotated[Int, Field(ge=1, le=INT32_MAX)]
 CountOrZero = Annotated[Int, Field(ge=0, le=INT32_MAX)]
 Seed = Annotated[Int, Field(ge=0, le=2**63 - 1)]
+Noise = Annotated[Float, Field(ge=0, le=1_000_000)]
 Probability = Annotated[Float, Field(ge=0, lt=1)]
 Text = Annotated[str, Strict(), StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Slug = Annotated[str, Strict(), StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
@@ -74,7 +75,7 @@ class SyntheticClassification(Part):
     n_samples: Annotated[Int, Field(ge=10, le=1_000_000)] = 2_000
     n_features: Annotated[Int, Field(ge=1, le=4_096)] = 20
     n_classes: Annotated[Int, Field(ge=2, le=1_000)] = 4
-    noise: NonNegative = 1.0
+    noise: Noise = 1.0
     """Standard deviation within a cluster; the clusters' centres have standard deviation 1."""
     seed: Seed = 0
 
@@ -98,7 +99,7 @@ class SyntheticRegression(Part):
     n_samples: Annotated[Int, Field(ge=10, le=1_000_000)] = 2_000
     n_features: Annotated[Int, Field(ge=1, le=4_096)] = 20
     n_targets: Annotated[Int, Field(ge=1, le=1_000)] = 1
-    noise: NonNegative = 0.1
+    noise: Noise = 0.1
     """Standard deviation of the noise added to the targets, which have standard deviation 1 without it."""
     seed: Seed = 0
 
@@ -106,6 +107,14 @@ class SyntheticRegression(Part):
     @classmethod
     def _fits(cls, value: int, info: ValidationInfo) -> int:
         return _limit_elements(value, info)
+
+    @field_validator("n_targets")
+    @classmethod
+    def _quick_enough(cls, value: int, info: ValidationInfo) -> int:
+        work = value * info.data.get("n_samples", 1) * info.data.get("n_features", 1)
+        if work > 10_000_000_000:
+            raise refuse(f"n_samples x n_features x n_targets is {work:,}; at most 10,000,000,000 are computed here")
+        return value
 
 
 def _limit_elements(n_features: int, info: ValidationInfo) -> int:
@@ -387,12 +396,12 @@ class Training(Part):
     steps: Count | None = None
     """Optimizer updates, instead of epochs."""
     batch_size: Count | Literal["full"] = 32
-    """Samples per step; 1 is true stochastic, "full" is batch gradient descent. An epoch's last batch may be smaller."""
+    """Samples per step; 1: true stochastic, "full": batch gradient descent. An epoch's last batch may be smaller."""
     seed: Seed = 0
     """Seeds initial weights, batch order and dropout."""
     shuffle: Bool = True
     eval_every: Count | None = None
-    """Steps between evaluations on the validation data; once an epoch where it is not given. The last step always is."""
+    """Steps between evaluations; once an epoch where it is not given. The last step is always evaluated."""
     checkpoint_every: Count | None = None
     """Steps between checkpoints; only the last step's where it is not given."""
     log_every: Count = 1

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from worker.deadline import Deadline
@@ -38,9 +39,54 @@ def main(job: str, run_until: float, link: Connection, death: Connection, log_pa
 
 
 def look_around(link: Connection, device: str) -> None:
-    """Say what a child of this fork server finds: {"torch": version or null, "cuda": number of GPUs}."""
+    """The throw-away child: says what a trainer would find, {"preloaded": bool, "gpus": int}."""
     torch = sys.modules.get("torch")
-    found = {"torch": getattr(torch, "__version__", None), "preload": "worker.preload" in sys.modules, "cuda": 0}
-    if torch is not None and device == "cuda":
-        found["cuda"] = torch.cuda.device_count()
-    link.send_bytes(json.dumps(found).encode())
+    preloaded = torch is not None and "worker.preload" in sys.modules
+    gpus = torch.cuda.device_count() if torch is not None and device == "cuda" else 0
+    link.send_bytes(json.dumps({"preloaded": preloaded, "gpus": gpus}).encode())
+
+
+def _detach() -> None:
+    """A session of its own and deaf to what stops a worker: Ctrl-C reaches the whole terminal."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _redirect_output(log_path: str) -> None:
+    """Everything written to descriptors 1 and 2, by Python or by C, goes to the log file, line by line."""
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for fd in (1, 2):
+        os.dup2(log, fd)
+    os.close(log)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    faulthandler.enable(sys.stderr)
+
+
+def _obey(link: Connection, deadline: Deadline) -> None:
+    """Heed the worker's messages until it is gone; the death pipe sees to the rest."""
+    while True:
+        try:
+            message = decode(link.recv_bytes())
+        except (EOFError, OSError):
+            return
+        if isinstance(message, RunUntil):
+            deadline.move(message.boottime)
+
+
+def _train(job: TrainerJob, emit: Callable[[Message], None]) -> None:
+    """Imported here, not above: the worker imports this module and must stay without torch."""
+    from worker.training.run import run
+
+    try:
+        run(job, emit, Control())
+    except MemoryError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        emit(
+            Failed(
+                "trainer-error", f"{type(error).__name__}: {error}", retryable=True, traceback=traceback.format_exc()
+            )
+        )

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 import time
 
+_CLOCK = time.CLOCK_BOOTTIME if sys.platform == "linux" else time.CLOCK_MONOTONIC
+
 
 def boottime() -> float:
     """Seconds since boot, on a clock that all processes of this machine share."""
-    if sys.platform == "linux":
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+    return time.clock_gettime(_CLOCK)

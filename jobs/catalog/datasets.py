@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from jobs.catalog.entries import Entry, entry
@@ -91,7 +91,7 @@ def facts(dataset: Dataset) -> DatasetFacts:
         case Digits():
             return DIGITS
         case FashionMnist():
-            return _fashion_mnist(dataset)
+            return replace(FASHION_MNIST, n_train=dataset.train_size, parameters={"train_size": dataset.train_size})
         case SyntheticClassification():
             return _synthetic(dataset, n_outputs=dataset.n_classes, loss="cross_entropy")
         case SyntheticRegression():
@@ -101,23 +101,6 @@ def facts(dataset: Dataset) -> DatasetFacts:
 def describe() -> list[Entry]:
     """Every dataset, with the JSON schema of its parameters."""
     return [entry(part) for part in (Digits, FashionMnist, SyntheticClassification, SyntheticRegression)]
-
-
-def _fashion_mnist(dataset: FashionMnist) -> DatasetFacts:
-    whole = FASHION_MNIST
-    return DatasetFacts(
-        name=whole.name,
-        version=whole.version,
-        input_shape=whole.input_shape,
-        n_outputs=whole.n_outputs,
-        loss=whole.loss,
-        n_train=dataset.train_size,
-        n_validation=whole.n_validation,
-        split=whole.split,
-        sources=whole.sources,
-        normalisation=whole.normalisation,
-        parameters={"train_size": dataset.train_size},
-    )
 
 
 def _synthetic(

@@ -21,13 +21,12 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jobs.errors import JobsError
+from jobs.errors import CorruptMetrics
 
 VERSION = 1
 LARGEST = 2**53
@@ -44,12 +43,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-class CorruptMetrics(JobsError):
-    """Stored metric bytes that this version cannot read: truncated, damaged, or written by a newer version."""
-
-    code = "corrupt-metrics"
-
-
 class Column(NamedTuple):
     """The points of one key, in the order they were recorded; three arrays of shape [n]."""
 
@@ -61,33 +54,25 @@ class Column(NamedTuple):
     """float64; NaN and infinities are values like any other."""
 
 
-@dataclass(frozen=True, eq=False)
 class Segment:
-    """One flush: the columns of all its keys. All steps lie within step0 to step1, both included.
+    """One flush: the columns of all its keys. All steps lie within step0 to step1, both included."""
 
-    `columns` takes any three sequences of equal length per key. Raises ValueError for a bad name, for lengths that
-    differ, for steps that fall, leave step0 to step1 or exceed 2^53, and for times that are not finite.
-    """
+    def __init__(self, step0: int, step1: int, columns: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]]) -> None:
+        """`columns`: per key its steps, times and values, three sequences of equal length.
 
-    step0: int
-    step1: int
-    columns: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]]
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.step0 <= self.step1 <= LARGEST:
-            raise ValueError(f"steps {self.step0} to {self.step1} must rise and lie within 0 to 2^53")
-        columns = {name: self._column(name, *arrays) for name, arrays in self.columns.items()}
-        object.__setattr__(self, "columns", columns)
-
-    def _column(self, name: str, *arrays: ArrayLike) -> Column:
-        if not KEY_NAME.fullmatch(name):
-            raise ValueError(f"metric key {name!r:.210} must match {KEY_NAME.pattern}")
-        column = make_column(*arrays)
-        if len(column.steps) and not self.step0 <= column.steps[0] <= column.steps[-1] <= self.step1:
-            raise ValueError(
-                f"{name}: steps {column.steps[0]} to {column.steps[-1]} leave {self.step0} to {self.step1}"
-            )
-        return column
+        Raises ValueError for a bad name, for lengths that differ, for steps that fall, leave step0 to step1 or
+        exceed 2^53, and for times that are not finite.
+        """
+        if not 0 <= step0 <= step1 <= LARGEST:
+            raise ValueError(f"steps {step0} to {step1} must rise and lie within 0 to 2^53")
+        self.step0 = step0
+        self.step1 = step1
+        self.columns = {name: make_column(*arrays) for name, arrays in columns.items()}
+        for name, column in self.columns.items():
+            if not KEY_NAME.fullmatch(name):
+                raise ValueError(f"metric key {name!r:.210} must match {KEY_NAME.pattern}")
+            if len(column.steps) and not step0 <= column.steps[0] <= column.steps[-1] <= step1:
+                raise ValueError(f"{name}: steps {column.steps[0]} to {column.steps[-1]} leave {step0} to {step1}")
 
 
 def make_column(steps: ArrayLike, times: ArrayLike, values: ArrayLike) -> Column:

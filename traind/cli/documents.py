@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from traind.cli.errors import Refused
+
 MAX_BYTES = 262_144
 MAX_VALUES = 50_000
 MAX_DEPTH = 64
 
 
-class UnreadableDocument(Exception):
+class UnreadableDocument(Refused):
     """The text is not one JSON or YAML mapping; the message says where and why."""
 
 
@@ -60,13 +62,13 @@ def read(name: str) -> Document:
 def parse_json(text: str) -> Any:
     """Strict JSON: no NaN, no repeated names. Raises UnreadableDocument."""
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_float)
     except json.JSONDecodeError as e:
         raise UnreadableDocument(f"line {e.lineno}, column {e.colno}: {e.msg}") from None
     except RecursionError:
         raise UnreadableDocument("nested too deeply") from None
-    except ValueError as e:
-        raise UnreadableDocument(str(e)) from None
+    except ValueError:
+        raise UnreadableDocument("a number is larger than JSON can hold") from None
 
 
 def parse_yaml(text: str) -> tuple[Any, dict[str, int]]:
@@ -98,7 +100,9 @@ class _Builder:
         line = node.start_mark.line + 1
         self.n_values += 1
         if self.n_values > MAX_VALUES or depth > MAX_DEPTH:
-            raise UnreadableDocument(f"line {line}: more than {MAX_VALUES:,} values or {MAX_DEPTH} levels; no spec is that large")
+            raise UnreadableDocument(
+                f"line {line}: more than {MAX_VALUES:,} values or {MAX_DEPTH} levels; no spec is that large"
+            )
         self.lines[pointer] = line
         if node.id == "scalar":
             return _scalar(node.tag, node.value, line)
@@ -158,7 +162,9 @@ _SCALARS: dict[str, Any] = {
 
 
 def _refused_tag(tag: str, line: int) -> UnreadableDocument:
-    return UnreadableDocument(f"line {line}: the tag {tag.replace('tag:yaml.org,2002:', '!!')} is refused; a spec needs no tags")
+    return UnreadableDocument(
+        f"line {line}: the tag {tag.replace('tag:yaml.org,2002:', '!!')} is refused; a spec needs no tags"
+    )
 
 
 def _marked(error: Any) -> str:

@@ -34,10 +34,11 @@ class Progress(Answer):
 
 
 class Summary(Answer):
-    """The last and the best value of each metric."""
+    """The last and the best value of each metric. `nonfinite` says what a None in `last` stands for."""
 
     last: dict[str, float | None] = {}
     best: dict[str, float | None] = {}
+    nonfinite: dict[str, str] = {}
 
 
 class JobError(Answer):
@@ -90,15 +91,57 @@ class Event(Answer):
     created_at: AwareDatetime
 
 
+class Blob(Answer):
+    """One of a checkpoint's two files; `sha256` is None until it is complete."""
+
+    size: int
+    sha256: str | None = None
+
+
 class Checkpoint(Answer):
-    """A saved training state: the model's weights and, apart, what a resume needs."""
+    """A saved training state: the model's weights and, apart, what a resume needs besides."""
 
     id: int
+    job_id: str
+    attempt: int
     step: int
-    attempt: int = 0
-    kind: str = ""
-    complete: bool = False
+    kind: str
+    complete: bool
+    model: Blob
+    state: Blob
+    summary: dict[str, Any] = {}
     created_at: AwareDatetime
+    completed_at: AwareDatetime | None = None
+
+
+class Buckets(Answer):
+    """Columns of equal length, one entry per bucket of neighbouring points; a bucket of one point is that point."""
+
+    step0: tuple[int, ...]
+    step1: tuple[int, ...]
+    first: tuple[float | None, ...]
+    last: tuple[float | None, ...]
+    min: tuple[float | None, ...]
+    max: tuple[float | None, ...]
+    mean: tuple[float | None, ...]
+    count: tuple[int, ...]
+    nan_count: tuple[int, ...]
+
+
+class Series(Answer):
+    """One metric. `nonfinite` lists what Nones stand for: column, index, and "nan", "inf" or "-inf"."""
+
+    key: str
+    count: int
+    buckets: Buckets
+    nonfinite: tuple[tuple[str, int, str], ...] = ()
+
+
+class Metrics(Answer):
+    """Metrics of a job, one series per key."""
+
+    job_id: str
+    series: tuple[Series, ...]
 
 
 class CatalogueEntry(Answer):
@@ -106,6 +149,7 @@ class CatalogueEntry(Answer):
 
     name: str
     description: str = ""
+    parameters: dict[str, Any] = {}
 
 
 Part = Literal["model", "state"]

@@ -94,4 +94,8 @@ class _Transfer:
         if expected is None:
             raise ApiError("unverifiable-download", "the service sent no SHA-256 with the content; nothing was written")
         if self.digest.hexdigest() != expected[1]:
-            raise ApiError("corrupt-download", "the content does not match its SHA-256; nothing was written; try again", retryable=True)
+            raise ApiError(
+                "corrupt-download",
+                "the content does not match its SHA-256; nothing was written; try again",
+                retryable=True,
+            )

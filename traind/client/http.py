@@ -20,11 +20,15 @@ from traind.errors import ApiError, Problem
 
 RETRY_STATUSES = frozenset({429, 502, 503, 504})
 MAX_RETRY_AFTER_SECONDS = 30.0
+UNREACHABLE = "unreachable"
+"""The call was never sent."""
+NO_ANSWER = "no-answer"
+"""The call was sent at least once; whether it was carried out is not known."""
 Params = Sequence[tuple[str, str]]
 
 
 class Http:
-    """One service, one key. `retries` repeats follow a call that failed for a moment, `backoff_seconds` doubling each."""
+    """One service, one key. A call that failed for a moment is repeated up to `retries` times, with back-off."""
 
     def __init__(
         self, url: str, api_key: str, *, timeout_seconds: float = 30.0, retries: int = 4, backoff_seconds: float = 0.1
@@ -47,22 +51,36 @@ class Http:
         self._client.close()
 
     def json(
-        self, method: str, path: str, *, params: Params = (), content: bytes | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params = (),
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """The JSON of the answer. Raises ApiError for anything but a 2xx with JSON in it."""
         sent = {"Accept": "application/json", **(headers or {})}
         if content is not None:
             sent["Content-Type"] = "application/json"
+        in_doubt = False
         for delay in self._delays():
             try:
                 answer = self._client.request(method, path, params=tuple(params), content=content, headers=sent)
                 return _json_of(answer)
             except (httpx2.TransportError, httpx2.DecodingError, ApiError) as e:
-                self._wait_or_raise(e, delay)
-        raise AssertionError("unreachable: the last delay is None")
+                failure = as_api_error(e, self.url)
+                in_doubt = in_doubt or failure.code == NO_ANSWER
+                if delay is None or not failure.retryable:
+                    failure.code = NO_ANSWER if in_doubt and failure.code == UNREACHABLE else failure.code
+                    raise failure from (None if failure is e else e)
+                time.sleep(max(delay, min(failure.retry_after_seconds or 0.0, MAX_RETRY_AFTER_SECONDS)))
+        raise AssertionError("the last delay is None")
 
     @contextmanager
-    def stream(self, path: str, *, params: Params = (), headers: Mapping[str, str] | None = None) -> Iterator[httpx2.Response]:
+    def stream(
+        self, path: str, *, params: Params = (), headers: Mapping[str, str] | None = None
+    ) -> Iterator[httpx2.Response]:
         """A GET whose body the caller reads; not repeated here. Raises ApiError; transport errors pass through."""
         with self._client.stream("GET", path, params=tuple(params), headers=dict(headers or {})) as answer:
             if not answer.is_success:
@@ -75,12 +93,6 @@ class Http:
             yield self._backoff_seconds * 2**attempt * random.uniform(0.75, 1.25)  # noqa: S311  # spreads callers, no secret
         yield None
 
-    def _wait_or_raise(self, error: Exception, delay: float | None) -> None:
-        failure = as_api_error(error, self.url)
-        if delay is None or not failure.retryable:
-            raise failure from (None if failure is error else error)
-        time.sleep(max(delay, min(failure.retry_after_seconds or 0.0, MAX_RETRY_AFTER_SECONDS)))
-
 
 def as_api_error(error: Exception, url: str) -> ApiError:
     """The same failure as an ApiError, whatever httpx2 called it."""
@@ -88,9 +100,10 @@ def as_api_error(error: Exception, url: str) -> ApiError:
         return error
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.DecodingError):
         return ApiError("bad-answer", f"{url} does not answer as traind does: {error}")
-    kind = "did not answer in time" if isinstance(error, httpx2.TimeoutException) else "cannot be reached"
     reason = f" ({error})" if str(error) else ""
-    return ApiError("unreachable", f"the service at {url} {kind}{reason}", retryable=True)
+    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+        return ApiError(UNREACHABLE, f"the service at {url} cannot be reached{reason}", retryable=True)
+    return ApiError(NO_ANSWER, f"the service at {url} gave no answer{reason}", retryable=True)
 
 
 def problem(answer: httpx2.Response) -> ApiError:
@@ -99,7 +112,9 @@ def problem(answer: httpx2.Response) -> ApiError:
     retryable = status in RETRY_STATUSES
     if answer.is_redirect:
         target = answer.headers.get("Location", "another address")
-        return ApiError("redirected", f"the service's address leads on to {target}; give that address instead", status=status)
+        return ApiError(
+            "redirected", f"the service's address leads on to {target}; give that address instead", status=status
+        )
     document = _document(answer)
     return ApiError(
         str(document.get("code") or f"http-{status}"),
@@ -133,7 +148,9 @@ def _json_of(answer: httpx2.Response) -> Any:
     try:
         return answer.json()
     except (ValueError, RecursionError):
-        raise ApiError("bad-answer", f"{answer.url} answered without JSON; is it traind?", status=answer.status_code) from None
+        raise ApiError(
+            "bad-answer", f"{answer.url} answered without JSON; is it traind?", status=answer.status_code
+        ) from None
 
 
 def _retry_after(answer: httpx2.Response) -> float | None:

@@ -1,0 +1,64 @@
+# traind: `make help` lists what there is. Needs Python 3.11 or later, and make.
+
+PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; exit; }; done)
+BIN := .venv/bin
+READY := .venv/.ready
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo: $(READY) ## train with SGD, Nesterov and Adam through the real service (DATA=digits|fashion_mnist)
+	@$(BIN)/traind demo $(if $(DATA),--data $(DATA))
+
+up: $(READY) ## run the service in the foreground; prints URL and key
+	@$(BIN)/traind up
+
+test: $(READY) ## the tests, on embedded servers, or those of TRAIND_DATABASE_URL and TRAIND_REDIS_URL
+	$(BIN)/pytest $(ARGS)
+
+# The machine's own servers, for `make check` and CI. Only the tests that use servers; each makes and drops its own
+# database and keys.
+test-external: $(READY) ## the tests that use servers again, on this machine's PostgreSQL and Redis
+	TRAIND_DATABASE_URL="$${TRAIND_DATABASE_URL:-postgresql:///postgres?host=/var/run/postgresql}" \
+	TRAIND_REDIS_URL="$${TRAIND_REDIS_URL:-redis://127.0.0.1:6379/0}" \
+	$(BIN)/pytest -m servers $(ARGS)
+
+lint: $(READY) ## format check, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## what CI runs; where this machine has PostgreSQL and Redis, or CI is set, on those too
+	@if [ -n "$$CI" ] || { pg_isready -q && redis-cli ping >/dev/null; } 2>/dev/null; then $(MAKE) test-external; \
+	else echo "no PostgreSQL and Redis run on this machine: the tests are not repeated on them"; fi
+
+fmt: $(READY) ## format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+migrate: $(READY) ## migrate the database of TRAIND_DATABASE_URL
+	$(BIN)/traind db upgrade
+
+bench: $(READY) ## the benchmarks (quiet machine!)
+	$(BIN)/python -m bench.overhead
+
+clean: ## remove .venv and everything built
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# A torch that is there already is kept where the constraints allow its version: pip finds the requirement met.
+$(READY): pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "traind needs Python 3.11 or later with venv (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.PHONY: help demo up test test-external lint check fmt migrate bench clean

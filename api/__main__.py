@@ -1,0 +1,81 @@
+"""`python -m api`: serve HTTP until SIGTERM or SIGINT, then finish what is under way.
+
+The socket is bound here or inherited (`--fd`), so a supervisor can choose the port once and keep it over restarts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+import sys
+from types import FrameType
+
+import structlog
+import uvicorn
+from pydantic import ValidationError
+
+from api.app import create_app
+from jobs.settings import Settings
+
+GRACE_SECONDS = 10
+
+log = structlog.get_logger("api")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serve. Exits with 2 and a message where the settings or the address cannot be used."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    arguments = _arguments(argv)
+    try:
+        settings = Settings()
+        app = create_app(settings)
+        listener = _listener(arguments, settings)
+    except (ValidationError, ValueError, OSError) as error:
+        sys.exit(f"api: {error}")
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        ws="none",
+    )
+    with listener:
+        log.info("listening", address=_address(listener))
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m api", description="traind's HTTP service")
+    parser.add_argument("--host", help="address to listen on (TRAIND_HOST)")
+    parser.add_argument("--port", type=int, help="port to listen on, 0 for a free one (TRAIND_PORT)")
+    parser.add_argument("--fd", type=int, help="listen on this inherited socket instead")
+    return parser.parse_args(argv)
+
+
+def _listener(arguments: argparse.Namespace, settings: Settings) -> socket.socket:
+    if arguments.fd is not None:
+        return socket.socket(fileno=arguments.fd)
+    host = arguments.host or settings.host
+    port = settings.port if arguments.port is None else arguments.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def _address(listener: socket.socket) -> str:
+    if listener.family == socket.AF_UNIX:
+        return str(listener.getsockname())
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Before uvicorn takes the signals over, and when it hands them back at the end."""
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Blobs: byte strings of any size in chunks of 1,000,000 bytes, readable once they are complete.
+
+A blob's row announces its size; its chunks follow in short transactions and are made complete by
+`jobs.lifecycle.checkpoints`. Chunks live in partitions of 256 blobs, which `ensure_partitions` makes ahead. Reading
+takes a transaction per chunk, so that a slow download holds no snapshot and no lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine, LargeBinary, func, insert, select, text
+
+from jobs.errors import BlobNotComplete, NotFound
+from jobs.tables import BLOBS_PER_PARTITION, CHUNK_BYTES, blob, blob_chunk, partition_ddl
+
+PARTITIONS_AHEAD = 2
+"""Whole partitions that are kept empty: room for 512 blobs, or 256 checkpoints, between two calls."""
+LOCK_TIMEOUT_SECONDS = 2
+
+_NEWEST_PARTITION = text("""
+    SELECT max(right(child.relname, 8)::integer)
+    FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
+    WHERE inhparent = 'blob_chunk'::regclass
+""")
+
+
+@dataclass(frozen=True)
+class BlobInfo:
+    """A complete blob: its size in bytes and the SHA-256 of its content."""
+
+    id: int
+    size: int
+    sha256: bytes
+
+
+def insert_blob(conn: Connection, project_id: int, size: int) -> int:
+    """Announce a blob of `size` bytes; its id. Chunks are numbered from 0, all but the last of CHUNK_BYTES."""
+    row = {"project_id": project_id, "size": size, "n_chunks": -(-size // CHUNK_BYTES)}
+    return int(conn.execute(insert(blob).values(row).returning(blob.c.id)).scalar_one())
+
+
+def blob_info(conn: Connection, blob_id: int) -> BlobInfo:
+    """Raises NotFound, or BlobNotComplete for a blob without all its chunks.
+
+    Knows no projects: the id comes from a checkpoint that the caller may see.
+    """
+    row = conn.execute(select(blob).where(blob.c.id == blob_id, blob.c.state != "deleting")).one_or_none()
+    if row is None:
+        raise NotFound("blob", blob_id)
+    if row.state != "complete":
+        raise BlobNotComplete(blob_id)
+    return BlobInfo(row.id, row.size, row.sha256)
+
+
+def read_range(engine: Engine, blob_id: int, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    """The bytes from `start` up to `stop` (the end where None), a chunk or less at a time.
+
+    Raises as `blob_info` does at once, before the first byte is asked for; NotFound in the middle where the blob is
+    deleted meanwhile.
+    """
+    with engine.connect() as conn:
+        info = blob_info(conn, blob_id)
+    return _parts(engine, info.id, start, info.size if stop is None else min(stop, info.size))
+
+
+def _parts(engine: Engine, blob_id: int, start: int, stop: int) -> Iterator[bytes]:
+    while start < stop:
+        seq, offset = divmod(start, CHUNK_BYTES)
+        part = _read(engine, blob_id, seq, offset, min(CHUNK_BYTES - offset, stop - start))
+        yield part
+        start += len(part)
+
+
+def _read(engine: Engine, blob_id: int, seq: int, offset: int, size: int) -> bytes:
+    data = func.substring(blob_chunk.c.data, offset + 1, size, type_=LargeBinary)
+    readable = select(blob.c.id).where(blob.c.id == blob_id, blob.c.state == "complete").exists()
+    query = select(data).where(blob_chunk.c.blob_id == blob_id, blob_chunk.c.seq == seq, readable)
+    with engine.connect() as conn:
+        part: bytes | None = conn.execute(query).scalar_one_or_none()
+    if not part:
+        raise NotFound("blob", blob_id)
+    return part
+
+
+def ensure_partitions(engine: Engine) -> int:
+    """Make the partitions that the next blobs need; how many were made, mostly 0. Safe beside other callers.
+
+    Raises OperationalError after LOCK_TIMEOUT_SECONDS where the table is in use all the time; try again later.
+    """
+    with engine.connect() as conn:
+        if not _missing(conn):
+            return 0
+    with engine.begin() as conn:
+        conn.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
+        conn.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("traind partitions of blob_chunk", 0))))
+        missing = _missing(conn)
+        for number in missing:
+            conn.execute(text(partition_ddl(number)))
+        return len(missing)
+
+
+def _missing(conn: Connection) -> range:
+    newest_blob = conn.execute(select(func.coalesce(func.max(blob.c.id), 0))).scalar_one()
+    newest = conn.execute(_NEWEST_PARTITION).scalar_one()
+    return range(newest + 1, newest_blob // BLOBS_PER_PARTITION + PARTITIONS_AHEAD + 1)

@@ -1,0 +1,85 @@
+"""API keys: made once, kept as SHA-256, checked by every request.
+
+A key is `td_`, 30 random characters of base 62 (178 bits) and 6 of checksum (CRC-32 of what stands before). The
+checksum lets a mistyped or made-up key be refused without asking the database, and lets scanners for leaked secrets
+know one when they see it. No function here logs, raises with or keeps any part of a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import string
+import zlib
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from jobs.errors import NotFound
+from jobs.tables import api_key
+
+PREFIX = "td_"
+SCOPES = ("read", "write", "admin")
+_RANDOM_LENGTH = 30
+_CHECKSUM_LENGTH = 6
+_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_FORM = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_RANDOM_LENGTH + _CHECKSUM_LENGTH}}}")
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks: a key's id and name, the one project it opens and what it may do there."""
+
+    key_id: int
+    name: str
+    project_id: int
+    scopes: frozenset[str]
+
+
+def create(conn: Connection, project_id: int, *, name: str, scopes: Collection[str]) -> str:
+    """A new key, in plain text: the only time it is seen. Raises ValueError for no scope or an unknown one."""
+    if not scopes or not set(scopes) <= set(SCOPES):
+        raise ValueError(f"scopes must be some of {', '.join(SCOPES)}, not {', '.join(scopes) or 'none'}")
+    body = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_LENGTH))
+    key = body + _checksum(body)
+    row = {"project_id": project_id, "name": name, "sha256": _digest(key), "scopes": sorted(scopes)}
+    conn.execute(insert(api_key).values(row))
+    return key
+
+
+def authenticate(conn: Connection, key: str) -> Principal | None:
+    """Whose key this is; None for one that is malformed, unknown or revoked. A malformed one costs no query."""
+    if not well_formed(key):
+        return None
+    known = (api_key.c.sha256 == _digest(key)) & api_key.c.revoked_at.is_(None)
+    row = conn.execute(select(api_key).where(known)).one_or_none()
+    return None if row is None else Principal(row.id, row.name, row.project_id, frozenset(row.scopes))
+
+
+def well_formed(key: str) -> bool:
+    """The prefix, the length, the alphabet and the checksum are those of a key."""
+    body = key[:-_CHECKSUM_LENGTH]
+    return _FORM.fullmatch(key) is not None and key == body + _checksum(body)
+
+
+def revoke(conn: Connection, project_id: int, key_id: int) -> None:
+    """Refuse the key from now on; repeating it changes nothing. Raises NotFound."""
+    own = (api_key.c.id == key_id) & (api_key.c.project_id == project_id)
+    revoked_at = func.coalesce(api_key.c.revoked_at, func.clock_timestamp())
+    changed = update(api_key).where(own).values(revoked_at=revoked_at).returning(api_key.c.id)
+    if conn.execute(changed).one_or_none() is None:
+        raise NotFound("API key", key_id)
+
+
+def _checksum(body: str) -> str:
+    rest, digits = zlib.crc32(body.encode()), ""
+    for _ in range(_CHECKSUM_LENGTH):
+        rest, digit = divmod(rest, len(_ALPHABET))
+        digits = _ALPHABET[digit] + digits
+    return digits
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

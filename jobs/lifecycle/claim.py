@@ -1,0 +1,117 @@
+"""Claim: the best due job becomes a new attempt of this worker. Called by the worker.
+
+Crashed jobs come first, then higher priority, then the older one. The device and the thread count that the spec
+left open are fixed by the first claim, because they change bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, select
+
+from jobs.lifecycle.checkpoints import CheckpointRef, newest
+from jobs.lifecycle.lease import AnyRow, Lease, after, clock
+from jobs.lifecycle.transitions import move
+from jobs.states import State
+from jobs.tables import attempt, job
+from traind.spec import Device, JobSpec, Resolved
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An attempt that is now ours: what to train, and from where."""
+
+    lease: Lease
+    worker_id: UUID
+    spec: JobSpec
+    resolved: Resolved
+    """With device and threads fixed."""
+    from_step: int
+    checkpoint: CheckpointRef | None
+
+
+def claim(
+    conn: Connection,
+    *,
+    worker_id: UUID,
+    queues: Sequence[str],
+    device: Literal["cpu", "cuda"],
+    threads: int,
+    lease_seconds: float,
+) -> Claim | None:
+    """Take the best due job, or None. `threads` is what the worker gives a job that does not say.
+
+    The caller must `hold` the lease within some seconds, before anything computes (see `reap`).
+    """
+    row = conn.execute(
+        select(job)
+        .where(_due(queues, device))
+        .order_by((job.c.crash_count > 0).desc(), job.c.priority.desc(), job.c.created_at, job.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, key_share=True)
+    ).one_or_none()
+    if row is None:
+        return None
+    lease = Lease(row.id, row.attempt + 1, uuid4())
+    spec = JobSpec.model_validate(row.spec)
+    resolved = _fix(Resolved.model_validate(row.resolved), spec, device, threads)
+    saved, summary = newest(conn, row.id) or (None, {})
+    claimed = Claim(lease, worker_id, spec, resolved, saved.step if saved else 0, saved)
+    _start(conn, row, claimed, summary, lease_seconds)
+    return claimed
+
+
+def has_due(conn: Connection, queues: Sequence[str], device: Literal["cpu", "cuda"]) -> bool:
+    """Whether a worker of these queues and this device would find a job now."""
+    return conn.execute(select(select(job.c.id).where(_due(queues, device)).exists())).scalar_one()
+
+
+def _due(queues: Sequence[str], device: str) -> ColumnElement[bool]:
+    return and_(
+        job.c.state == State.QUEUED,
+        job.c.queue.in_(queues),
+        job.c.device.in_([Device.AUTO, device]),
+        job.c.not_before <= clock(),
+    )
+
+
+def _fix(resolved: Resolved, spec: JobSpec, device: Literal["cpu", "cuda"], threads: int) -> Resolved:
+    fixed = {
+        "device": resolved.device or device,
+        "threads": resolved.threads or spec.training.threads or threads,
+    }
+    return resolved.model_copy(update=fixed)
+
+
+def _start(conn: Connection, row: AnyRow, claimed: Claim, summary: dict[str, Any], lease_seconds: float) -> None:
+    number, from_step = claimed.lease.attempt, claimed.from_step
+    move(
+        conn,
+        row,
+        State.RUNNING,
+        {"worker": str(claimed.worker_id), "from_step": from_step},
+        attempt=number,
+        lease_token=claimed.lease.token,
+        lease_until=after(lease_seconds),
+        worker_id=claimed.worker_id,
+        device=claimed.resolved.device,
+        resolved=claimed.resolved.model_dump(mode="json"),
+        observed_step=from_step,
+        saved_step=claimed.checkpoint.step if claimed.checkpoint else None,
+        summary=summary,
+        started_at=func.coalesce(job.c.started_at, clock()),
+    )
+    conn.execute(
+        insert(attempt).values(
+            job_id=row.id,
+            number=number,
+            lease_token=claimed.lease.token,
+            worker_id=claimed.worker_id,
+            from_step=from_step,
+            from_checkpoint_id=claimed.checkpoint.id if claimed.checkpoint else None,
+        )
+    )

@@ -1,0 +1,24 @@
+"""Which points and checkpoints of a job's earlier attempts still count.
+
+A later attempt starts again from a checkpoint, at its from_step. What an earlier attempt recorded beyond that step
+was trained again, so it no longer counts. Attempt k's **cut** is the smallest from_step of all later attempts;
+a point or checkpoint counts (is visible) if its step is at most its attempt's cut. Used by the metric store, by
+queries and by claim.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ColumnElement, Subquery, func, literal, select
+
+from jobs.tables import attempt
+
+NO_CUT = 2**63 - 1
+
+
+def cuts(job_id: UUID | ColumnElement[UUID]) -> Subquery:
+    """The job's attempts as rows (number, cut); the cut of the last attempt is NO_CUT. To be joined on number."""
+    later = func.min(attempt.c.from_step).over(order_by=attempt.c.number.desc(), rows=(None, -1))
+    cut = func.coalesce(later, literal(NO_CUT, BigInteger)).label("cut")
+    return select(attempt.c.number, cut).where(attempt.c.job_id == job_id).subquery("cuts")

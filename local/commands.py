@@ -1,0 +1,121 @@
+"""The server commands of the CLI: up, down, db, api, worker. The entry point `traind.commands` names `register`.
+
+Light to import: every `traind` command loads this module; what a command needs it imports itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with everything the service keeps. Default: TRAIND_DATA_DIR, else /var/lib/traind (root) or"
+        " ~/.local/share/traind.",
+        show_default=False,
+    ),
+]
+STOP_SECONDS = 120.0
+
+database = typer.Typer(help="The database's schema.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the server commands to the CLI, where what they need is installed."""
+    if importlib.util.find_spec("sqlalchemy") is None:
+        return
+    app.command()(up)
+    app.command()(down)
+    app.add_typer(database, name="db")
+    through = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(context_settings=through)(api)
+    app.command(context_settings=through)(worker)
+
+
+def up(
+    data_dir: DataDir = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. Default: TRAIND_HOST, else 127.0.0.1.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="0: any free one. Default: TRAIND_PORT, else 8321, or a free one if taken.", min=0, max=65_535
+        ),
+    ] = None,
+) -> None:
+    """Run the whole service in the foreground. Ctrl-C stops it in order, a second one at once."""
+    from local.signals import stop_signals
+    from local.supervisor import Service
+    from traind.service import locate
+
+    folder = locate(data_dir)
+    try:
+        with stop_signals(), Service(folder, host=host, port=port, report=_say) as service:
+            print(service.url)  # noqa: T201  stdout is data
+            _say(f"API      {service.url}/docs")
+            _say(f"key      {folder / 'api-key'} (the CLI finds it by itself)")
+            _say(f"data     {folder}")
+            _say(f"logs     {service.log_dir}")
+            _say("Ctrl-C stops it.")
+            try:
+                service.wait()
+            except KeyboardInterrupt:
+                _say("stopping: a training run saves its state first; Ctrl-C again stops at once")
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def down(data_dir: DataDir = None) -> None:
+    """Stop the service that runs in the data folder, and wait until it has ended."""
+    from local import running
+    from local.errors import LocalError
+    from traind.service import locate
+
+    folder = locate(data_dir)
+    known = running.find(folder)
+    if known is None:
+        _say(f"no service runs in {folder}")
+        return
+    if not running.end(known, timeout_seconds=STOP_SECONDS):
+        raise LocalError(f"process {known.pid} is still stopping after {STOP_SECONDS:g} s; see {folder / 'logs'}")
+    _say(f"the service in {folder} has stopped")
+
+
+@database.command()
+def upgrade() -> None:
+    """Migrate the database at TRAIND_DATABASE_URL to this version. (`traind up` does it by itself.)"""
+    from jobs.database import upgrade as migrate
+    from jobs.settings import Settings
+    from local.errors import LocalError
+
+    url = Settings().database_url
+    if url is None:
+        raise LocalError("set TRAIND_DATABASE_URL; an embedded database is migrated by `traind up`")
+    migrate(url.get_secret_value())
+    _say("the database is up to date")
+
+
+def api(context: typer.Context) -> None:
+    """Run only the API: python -m api ARGUMENTS."""
+    _become("api", context.args)
+
+
+def worker(context: typer.Context) -> None:
+    """Run only a worker: python -m worker ARGUMENTS."""
+    _become("worker", context.args)
+
+
+def _become(room: str, arguments: list[str]) -> None:
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", room, *arguments])  # noqa: S606  no shell is wanted
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)

@@ -1,0 +1,107 @@
+"""Finding the service and the job a command speaks of.
+
+TRAIND_URL with TRAIND_API_KEY, or else the `service.json` that a local `traind up` keeps in its data folder; an
+explicit --data-dir wins over both. The key comes from nowhere else: a command line is read by everybody.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from traind.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from traind.client import Client
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Data folder of the local service to speak to.", show_default=False)
+]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or its first four characters or more.")]
+
+PREFIX_SEARCH = 1_000
+ID_LENGTH = 36
+
+
+class NoService(CliError):
+    """No service can be found to speak to."""
+
+    code = "no-service"
+
+
+class UnknownJob(CliError):
+    """What the user wrote is no job's id."""
+
+    code = "unknown-job"
+    exit_code = 2
+
+
+def connect(data_dir: Path | None) -> Client:
+    """A client of the service that is meant. Raises NoService, which says how to get one."""
+    from traind.client import Client
+
+    url, key = _address(data_dir)
+    try:
+        return Client(url, key)
+    except ValueError as e:
+        raise NoService(f"TRAIND_URL and TRAIND_API_KEY: {e}") from None
+
+
+def _address(data_dir: Path | None) -> tuple[str, str]:
+    url, key = os.environ.get("TRAIND_URL"), os.environ.get("TRAIND_API_KEY")
+    if url and data_dir is None:
+        if not key:
+            raise NoService("TRAIND_URL is set, but TRAIND_API_KEY is not; set it to a key of that service")
+        return url, key
+    return _local(data_dir)
+
+
+def _local(data_dir: Path | None) -> tuple[str, str]:
+    from traind.service import locate, read
+
+    folder = locate(data_dir)
+    up = f"`traind up --data-dir {folder}`" if data_dir else "`traind up`"
+    try:
+        info = read(folder)
+    except OSError as e:
+        raise NoService(
+            f"{e.filename or folder} cannot be read ({e.strerror}); is it another user's service?"
+        ) from None
+    if info is None:
+        raise NoService(f"no service runs in {folder}; start one with {up}, or set TRAIND_URL and TRAIND_API_KEY")
+    if not _runs(info.pid):
+        raise NoService(f"the service of {folder} has stopped; start it again with {up}")
+    return info.url, info.api_key
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def job_id(client: Client, text: str) -> str:
+    """The whole id of the job meant by `text`. Raises UnknownJob. Only a shortened id costs a look at the list."""
+    wanted = text.strip().lower()
+    if not set(wanted) <= set("0123456789abcdef-") or not 4 <= len(wanted) <= ID_LENGTH:
+        raise UnknownJob(f"{text!r} is not a job's id; `traind ls` lists them")
+    if len(wanted) == ID_LENGTH:
+        return wanted
+    found = []
+    for i, job in enumerate(client.list()):
+        if job.id.startswith(wanted):
+            found.append(job.id)
+        if i + 1 == PREFIX_SEARCH:
+            break
+    if len(found) > 1:
+        raise UnknownJob(f"{text!r} is the start of {len(found)} ids, such as {found[0]} and {found[1]}")
+    if not found:
+        raise UnknownJob(f"none of the newest {PREFIX_SEARCH:,} jobs has an id that starts with {text!r}")
+    return found[0]

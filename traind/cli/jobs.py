@@ -1,0 +1,146 @@
+"""`traind ls`, `get`, `cancel` and `events`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from traind.cli import output
+from traind.cli.connection import DataDir, JobArgument, connect, job_id
+from traind.cli.output import Format, duration, number, when
+
+if TYPE_CHECKING:
+    from traind.client import Job
+
+FormatOption = Annotated[Format, typer.Option("--output", "-o", help="json: one JSON document.")]
+HEADERS = ("id", "name", "state", "dataset", "model", "optimizer", "lr", "step", "val/loss", "val/accuracy", "created")
+
+
+def register(app: typer.Typer) -> None:
+    app.command("ls")(list_jobs)
+    app.command()(get)
+    app.command()(cancel)
+    app.command()(events)
+
+
+def list_jobs(
+    *,
+    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="KEY[=VALUE]", help="Only jobs with this label.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Only jobs with this optimizer.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")] = 20,
+    everything: Annotated[bool, typer.Option("--all", help="However many there are.")] = False,
+    output_format: FormatOption = Format.TABLE,
+    data_dir: DataDir = None,
+) -> None:
+    """List jobs, newest first."""
+    with connect(data_dir) as client:
+        found = client.list(state=state, labels=_labels(label or []), optimizer=optimizer, page=min(limit, 100))
+        jobs = list(found if everything else islice(found, limit))
+    if output_format is Format.JSON:
+        output.document([job.document() for job in jobs])
+    else:
+        job_table(jobs)
+
+
+def get(job: JobArgument, *, output_format: FormatOption = Format.TABLE, data_dir: DataDir = None) -> None:
+    """Show a job: its state, its progress and its whole spec."""
+    with connect(data_dir) as client:
+        found = client.get(job_id(client, job))
+    if output_format is Format.JSON:
+        output.document(found.document())
+    else:
+        output.table(("field", "value"), list(_details(found)))
+
+
+def cancel(
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids, or their first four characters or more.")],
+    *,
+    output_format: FormatOption = Format.TABLE,
+    data_dir: DataDir = None,
+) -> None:
+    """Cancel jobs. A running one shows `cancelling` until its worker has stopped it."""
+    with connect(data_dir) as client:
+        cancelled = [client.cancel(job_id(client, job)) for job in jobs]
+    if output_format is Format.JSON:
+        output.document([job.document() for job in cancelled])
+    else:
+        job_table(cancelled)
+
+
+def events(
+    job: JobArgument,
+    *,
+    after: Annotated[int | None, typer.Option(help="Only events after the one with this id.")] = None,
+    output_format: FormatOption = Format.TABLE,
+    data_dir: DataDir = None,
+) -> None:
+    """Show what happened to a job, oldest first."""
+    with connect(data_dir) as client:
+        found = list(client.events(job_id(client, job), after=after))
+    if output_format is Format.JSON:
+        output.document([event.document() for event in found])
+        return
+    rows = [
+        (e.id, when(e.created_at), e.kind, _move(e.from_state, e.to_state), e.attempt, _compact(e.data)) for e in found
+    ]
+    output.table(("id", "time", "event", "state", "attempt", "data"), rows, right=(0, 4))
+
+
+def job_table(jobs: Sequence[Job]) -> None:
+    """The jobs as a table on stdout, a line each."""
+    output.table(HEADERS, [_row(job) for job in jobs], right=(6, 7, 8, 9))
+
+
+def _row(job: Job) -> tuple[object, ...]:
+    from traind.cli.live import last
+
+    parts = [job.spec.get(part, {}) for part in ("dataset", "model", "optimizer")]
+    step = f"{job.progress.step}/{job.progress.total_steps}"
+    names = [part.get("name", "") for part in parts]
+    values = (last(job, "val/loss"), last(job, "val/accuracy"))
+    return (job.id, job.name, job.state, *names, number(parts[2].get("lr")), step, *values, when(job.created_at))
+
+
+def _details(job: Job) -> Iterator[tuple[str, object]]:
+    progress = job.progress
+    yield "id", job.id
+    yield "name", job.name
+    yield "labels", " ".join(f"{key}={value}" for key, value in job.labels.items())
+    yield "state", job.state
+    if job.error is not None:
+        yield "error", f"{job.error.code}: {job.error.message}"
+    yield "attempt", f"{job.attempt} ({job.crash_count} of at most {job.max_attempts} crashed)"
+    yield "step", f"{progress.step} of {progress.total_steps}, saved to {progress.saved_step}"
+    yield "rate", f"{number(progress.rate_steps_per_second)} steps/s"
+    if job.finished_at is None:
+        yield "time left", duration(progress.eta_seconds)
+    for kind in ("last", "best"):
+        values: Mapping[str, float | None] = getattr(job.metrics, kind)
+        yield from ((f"{kind} {key}", number(value)) for key, value in sorted(values.items()))
+    for name in ("created_at", "started_at", "finished_at"):
+        yield name.removesuffix("_at"), when(getattr(job, name))
+    for part in ("dataset", "model", "optimizer", "schedule", "training", "resources"):
+        yield part, _compact(job.spec.get(part, {}))
+    yield "resolved", _compact(job.resolved)
+
+
+def _labels(texts: Sequence[str]) -> dict[str, str | None]:
+    pairs = [text.partition("=") for text in texts]
+    return {key: value if separator else None for key, separator, value in pairs}
+
+
+def _move(source: str | None, target: str | None) -> str:
+    return f"{source or ''} -> {target}" if target else ""
+
+
+def _compact(value: Mapping[str, Any]) -> str:
+    return "  ".join(f"{key}={_value(item)}" for key, item in value.items() if item is not None)
+
+
+def _value(item: Any) -> str:
+    return item if isinstance(item, str) else json.dumps(item)

@@ -1,0 +1,102 @@
+"""The progress of jobs, while it happens: a table that is redrawn on a terminal, a line now and then elsewhere.
+
+Written to stderr. Used by `traind watch`, `traind submit --watch` and the demo.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from traind.cli.output import STATE_STYLES, duration, number, printable
+from traind.client import Job
+
+BAR_CELLS = 20
+COLUMNS = ("job", "state", "", "step", "loss", "accuracy", "steps/s", "ETA")
+
+
+class Board:
+    """Shows each job that `update` was given. Lines come at most every `line_seconds` per job, and at each new state."""
+
+    def __init__(self, console: Console, *, line_seconds: float = 2.0) -> None:
+        self._console = console
+        self._line_seconds = line_seconds
+        self._jobs: dict[str, Job] = {}
+        self._said: dict[str, tuple[str, float]] = {}
+        self._live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def update(self, job: Job) -> None:
+        self._jobs[job.id] = job
+        if self._console.is_terminal:
+            self._live.update(self._table(), refresh=True)
+        else:
+            self._line(job)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for i, header in enumerate(COLUMNS):
+            table.add_column(header, justify="right" if i > 2 else "left", no_wrap=True)
+        for job in self._jobs.values():
+            name, state, *numbers = cells(job)
+            table.add_row(name, Text(state, style=STATE_STYLES.get(job.state, "")), bar(job), *numbers)
+        return table
+
+    def _line(self, job: Job) -> None:
+        state, at = self._said.get(job.id, ("", 0.0))
+        now = time.monotonic()
+        if job.state == state and now - at < self._line_seconds:
+            return
+        self._said[job.id] = (job.state, now)
+        name, shown, step, loss, accuracy, rate, eta = cells(job)
+        parts = [name, shown, f"step {step}"]
+        parts += [f"{label} {value}" for label, value in (("loss", loss), ("accuracy", accuracy), ("ETA", eta)) if value]
+        parts += [f"{rate} steps/s"] if rate else []
+        self._console.print("  ".join(parts))
+
+
+def cells(job: Job) -> tuple[str, str, str, str, str, str, str]:
+    """Name, state with phase, step, loss, accuracy, steps per second, time left."""
+    progress = job.progress
+    state = f"{job.state} ({job.phase})" if job.phase and job.state == "running" and job.phase != "train" else job.state
+    rate = progress.rate_steps_per_second
+    return (
+        printable(job.name or job.id[:8]),
+        state,
+        f"{progress.step:,}/{progress.total_steps:,}" if progress.total_steps else f"{progress.step:,}",
+        last(job, "train/loss", "val/loss"),
+        last(job, "val/accuracy", "train/accuracy"),
+        "" if rate is None else f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}",
+        "" if job.final else duration(progress.eta_seconds),
+    )
+
+
+def last(job: Job, *keys: str) -> str:
+    """The last value of the first of `keys` that the job has; "nan" or "inf" as it is."""
+    for key in keys:
+        if key in job.metrics.last:
+            value = job.metrics.last[key]
+            return job.metrics.nonfinite.get(key, "nan") if value is None else number(value)
+    return ""
+
+
+def bar(job: Job) -> str:
+    total = job.progress.total_steps or 0
+    full = round(BAR_CELLS * min(1.0, job.progress.step / total)) if total else 0
+    return "█" * full + "░" * (BAR_CELLS - full)

@@ -1,0 +1,110 @@
+"""`traind submit`: a spec from a file, from flags, or from both."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from traind.cli import documents, output
+from traind.cli.connection import DataDir, connect
+from traind.cli.draft import Draft
+from traind.errors import ApiError
+
+if TYPE_CHECKING:
+    from traind.client import Job
+
+OPTIMIZER = "Optimizer"
+TRAINING = "Training"
+RESOURCES = "Resources"
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(submit)
+
+
+def submit(
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help="Spec in YAML or JSON; - reads standard input.")
+    ] = None,
+    *,
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="digits, fashion_mnist, synthetic_classification, …")] = None,
+    model: Annotated[str | None, typer.Option(help="linear, mlp, cnn.")] = None,
+    hidden: Annotated[str | None, typer.Option(help="Hidden sizes of the model, e.g. 128,64.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd or adam.", rich_help_panel=OPTIMIZER)] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=OPTIMIZER)] = None,
+    momentum: Annotated[float | None, typer.Option(rich_help_panel=OPTIMIZER)] = None,
+    nesterov: Annotated[bool | None, typer.Option(rich_help_panel=OPTIMIZER)] = None,
+    betas: Annotated[str | None, typer.Option(help="Adam's two, e.g. 0.9,0.999.", rich_help_panel=OPTIMIZER)] = None,
+    weight_decay: Annotated[float | None, typer.Option(rich_help_panel=OPTIMIZER)] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="constant, linear, cosine, step.", rich_help_panel=OPTIMIZER)
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.", rich_help_panel=TRAINING)] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer updates, instead.", rich_help_panel=TRAINING)] = None,
+    batch_size: Annotated[str | None, typer.Option(help='A number, or "full".', rich_help_panel=TRAINING)] = None,
+    seed: Annotated[int | None, typer.Option(rich_help_panel=TRAINING)] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=RESOURCES)] = None,
+    queue: Annotated[str | None, typer.Option(rich_help_panel=RESOURCES)] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher starts first.", rich_help_panel=RESOURCES)] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Can be given several times.")] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="PATH=VALUE", help="Any field, e.g. training.eval_every=50; value in YAML or JSON."
+        ),
+    ] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="The same key and spec are the same job.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Then watch it; the exit code is the job's outcome.")] = False,
+    output_format: Annotated[output.Format, typer.Option("--output", "-o")] = output.Format.TABLE,
+    data_dir: DataDir = None,
+) -> None:
+    """Submit a training job and print its id. Flags override the file.
+
+    \b
+    traind submit --dataset digits --model mlp --optimizer adam --lr 1e-3
+    traind submit job.yaml --lr 0.01 --label study=rates --watch
+    """
+    given = locals()
+    draft = _draft(given)
+    job = _submit(draft, idempotency_key or str(uuid.uuid4()), data_dir)
+    if watch:
+        from traind.cli.watch import watch_job
+
+        output.note(f"submitted {job.id}")
+        with connect(data_dir) as client:
+            raise typer.Exit(watch_job(client, job.id, output_format))
+    if output_format is output.Format.JSON:
+        output.document(job.document())
+    else:
+        output.data(job.id)
+
+
+def _draft(given: Mapping[str, Any]) -> Draft:
+    """The spec that file and flags make, judged as far as it can be without the service. Raises Refused."""
+    draft = Draft(documents.read(given["file"]) if given["file"] else None)
+    draft.flags(given)
+    for text in given["assign"] or ():
+        draft.assign(text)
+    for text in given["label"] or ():
+        draft.label(text)
+    for line in draft.notes:
+        output.note(f"note: {line}")
+    draft.check()
+    return draft
+
+
+def _submit(draft: Draft, idempotency_key: str, data_dir: Path | None) -> Job:
+    with connect(data_dir) as client:
+        try:
+            return client.submit(draft.document, idempotency_key=idempotency_key)
+        except ApiError as e:
+            if e.code == "invalid-spec":
+                raise draft.refused(e.problems) from None
+            if e.code == "no-answer":
+                output.note(f"the job may have been taken; --idempotency-key {idempotency_key} makes a second try safe")
+            raise

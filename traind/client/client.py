@@ -1,0 +1,222 @@
+"""`Client`: every call to a traind service, typed."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from pydantic import ValidationError
+
+from traind.client.answers import Answer, CatalogueEntry, Checkpoint, Event, Job, Metrics, Part
+from traind.client.download import ProgressCallback, download
+from traind.client.http import Http
+from traind.errors import ApiError, InvalidSpec
+
+if TYPE_CHECKING:
+    from traind.spec import JobSpec
+
+A = TypeVar("A", bound=Answer)
+JobId = str | uuid.UUID
+PAGE = 100
+OUT_OF_REACH_SECONDS = 60.0
+
+
+class Client:
+    """Calls to one service with one key. Usable as a context manager, and from several threads."""
+
+    def __init__(self, url: str, api_key: str, *, timeout_seconds: float = 30.0, retries: int = 4) -> None:
+        """Raises ValueError where the address or the key cannot be one. Connects to nothing yet."""
+        self._http = Http(url, api_key, timeout_seconds=timeout_seconds, retries=retries)
+
+    @property
+    def url(self) -> str:
+        return self._http.url
+
+    def __repr__(self) -> str:
+        return f"Client({self.url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def submit(self, spec: JobSpec | Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
+        """Submit a job. The same key with the same spec is the same job, however often it is sent.
+
+        Without a key each call has its own, so that its own repeats make one job. Raises InvalidSpec for what JSON
+        cannot hold, ApiError (status 422, with `problems`) for a spec that cannot run.
+        """
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return _read(Job, self._http.json("POST", "/v1/jobs", content=_body(spec), headers=headers))
+
+    def get(self, job_id: JobId) -> Job:
+        return _read(Job, self._http.json("GET", _job_path(job_id)))
+
+    def list(
+        self,
+        *,
+        state: str | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        optimizer: str | None = None,
+        page: int = PAGE,
+    ) -> Iterator[Job]:
+        """Jobs, newest first, fetched a page at a time. A label with the value None matches any value."""
+        params = [("limit", str(page))]
+        params += [("state", state)] if state else []
+        params += [("optimizer", optimizer)] if optimizer else []
+        params += [("label", key if value is None else f"{key}:{value}") for key, value in (labels or {}).items()]
+        return (_read(Job, item) for item in self._pages("/v1/jobs", "jobs", "cursor", params))
+
+    def cancel(self, job_id: JobId) -> Job:
+        """Ask for the job's end. A job that is already cancelled is returned as it is."""
+        try:
+            return _read(Job, self._http.json("POST", f"{_job_path(job_id)}/cancel"))
+        except ApiError as e:
+            job = self.get(job_id) if e.status == 409 else None
+            if job is None or job.state != "cancelled":
+                raise
+            return job
+
+    def events(self, job_id: JobId, *, after: int | None = None) -> Iterator[Event]:
+        """The job's record, oldest first; with `after`, only what follows that event."""
+        params = [] if after is None else [("after", str(after))]
+        return (_read(Event, item) for item in self._pages(f"{_job_path(job_id)}/events", "events", "after", params))
+
+    def metrics(
+        self,
+        job_id: JobId,
+        *,
+        keys: Iterable[str] = (),
+        step_from: int | None = None,
+        step_to: int | None = None,
+        max_points: int | None = None,
+        attempts: str | None = None,
+    ) -> Metrics:
+        """Metric curves, all keys where none is given, in at most `max_points` buckets a key."""
+        params = [("key", key) for key in keys]
+        numbers = {"step_from": step_from, "step_to": step_to, "max_points": max_points}
+        params += [(name, str(value)) for name, value in numbers.items() if value is not None]
+        params += [("attempts", attempts)] if attempts else []
+        return _read(Metrics, self._http.json("GET", f"{_job_path(job_id)}/metrics", params=params))
+
+    def checkpoints(self, job_id: JobId) -> tuple[Checkpoint, ...]:
+        """The job's checkpoints by step, also those still being written."""
+        return self._all(Checkpoint, f"{_job_path(job_id)}/checkpoints", "checkpoints")
+
+    def checkpoint(self, checkpoint_id: int) -> Checkpoint:
+        return _read(Checkpoint, self._http.json("GET", f"/v1/checkpoints/{int(checkpoint_id)}"))
+
+    def download(
+        self, checkpoint_id: int, path: str | Path, *, part: Part = "model", progress: ProgressCallback | None = None
+    ) -> Path:
+        """Write the checkpoint's weights (part "state": the rest) to a safetensors file, verified; returns its path.
+
+        `progress(done_bytes, total_bytes)` is called as it grows. An existing file is replaced, but only by a whole one.
+        """
+        target = Path(path)
+        download(self._http, f"/v1/checkpoints/{int(checkpoint_id)}/content", target, part=part, progress=progress)
+        return target
+
+    def wait(
+        self,
+        job_id: JobId,
+        on_update: Callable[[Job], None] | None = None,
+        *,
+        timeout_seconds: float | None = None,
+        poll_seconds: float = 0.3,
+    ) -> Job:
+        """Wait until the job has ended and return it. `on_update` is called with each version of the job that was seen.
+
+        A service that is out of reach is waited for, for a minute. Raises TimeoutError after `timeout_seconds`.
+        """
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        version = None
+        while True:
+            job = self._get_patiently(job_id)
+            if on_update and job.version != version:
+                on_update(job)
+            version = job.version
+            if job.final:
+                return job
+            if deadline is not None and time.monotonic() + poll_seconds > deadline:
+                raise TimeoutError(f"job {job_id} is still {job.state} after {timeout_seconds} seconds")
+            time.sleep(poll_seconds)
+
+    def datasets(self) -> tuple[CatalogueEntry, ...]:
+        return self._all(CatalogueEntry, "/v1/datasets", "datasets")
+
+    def models(self) -> tuple[CatalogueEntry, ...]:
+        return self._all(CatalogueEntry, "/v1/models", "models")
+
+    def optimizers(self) -> tuple[CatalogueEntry, ...]:
+        return self._all(CatalogueEntry, "/v1/optimizers", "optimizers")
+
+    def _all(self, kind: type[A], path: str, name: str) -> tuple[A, ...]:
+        return tuple(_read(kind, item) for item in _items(self._http.json("GET", path), name))
+
+    def _pages(self, path: str, name: str, cursor: str, params: Sequence[tuple[str, str]]) -> Iterator[Any]:
+        """The items of every page; `cursor` is the parameter that continues, next_<cursor> its value in the answer."""
+        more: list[tuple[str, str]] = []
+        while True:
+            page = self._http.json("GET", path, params=[*params, *more])
+            yield from _items(page, name)
+            if page.get(f"next_{cursor}") is None:
+                return
+            params = [p for p in params if p[0] != cursor]
+            more = [(cursor, str(page[f"next_{cursor}"]))]
+
+    def _get_patiently(self, job_id: JobId) -> Job:
+        give_up_at = time.monotonic() + OUT_OF_REACH_SECONDS
+        while True:
+            try:
+                return self.get(job_id)
+            except ApiError as e:
+                if not e.retryable or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(1.0)
+
+
+def _job_path(job_id: JobId) -> str:
+    try:
+        return f"/v1/jobs/{uuid.UUID(str(job_id))}"
+    except ValueError:
+        raise ApiError("not-found", f"{str(job_id)!r} is not a job's id") from None
+
+
+def _body(spec: JobSpec | Mapping[str, Any]) -> bytes:
+    """The spec as JSON. What a JobSpec has only by default is left to the service's defaults, which are the same."""
+    from pydantic import BaseModel
+
+    document = spec.model_dump(mode="json", exclude_unset=True) if isinstance(spec, BaseModel) else dict(spec)
+    try:
+        return json.dumps(document, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as e:
+        raise InvalidSpec.at("", f"JSON cannot hold the spec: {e}", code="not-json") from None
+
+
+def _read(kind: type[A], document: Any) -> A:
+    try:
+        return kind.model_validate(document)
+    except ValidationError as e:
+        fields = ", ".join(sorted({".".join(map(str, error["loc"])) for error in e.errors()}))
+        raise ApiError(
+            "bad-answer", f"the service's answer is not a {kind.__name__} as this client knows it ({fields})"
+        ) from None
+
+
+def _items(page: Any, name: str) -> Sequence[Any]:
+    items = page.get(name) if isinstance(page, dict) else None
+    if not isinstance(items, Sequence):
+        raise ApiError("bad-answer", f"the service's answer has no list of {name}; is it traind?")
+    return items

@@ -1,0 +1,50 @@
+"""Why a training run cannot go on. A divergence is not among them: it is an outcome.
+
+TraindError
+└── TrainingError               training-error
+    ├── DatasetUnavailable      dataset-unavailable      nowhere found; says what to do
+    │   └── DownloadFailed      dataset-unavailable      (retryable) the address did not answer
+    ├── DatasetCorrupt          dataset-corrupt          found, but not what it should be
+    ├── CheckpointCorrupt       checkpoint-corrupt       torn, or of another model
+    ├── ScratchFull             scratch-full             (retryable) no room for a checkpoint's files
+    ├── DeviceUnavailable       device-unavailable       (retryable) cuda asked for, no GPU here
+    └── OutOfMemory             out-of-memory
+"""
+
+from __future__ import annotations
+
+from traind.errors import TraindError
+
+
+class TrainingError(TraindError):
+    code = "training-error"
+
+
+class DatasetUnavailable(TrainingError):
+    code = "dataset-unavailable"
+
+
+class DownloadFailed(DatasetUnavailable):
+    retryable = True
+
+
+class DatasetCorrupt(TrainingError):
+    code = "dataset-corrupt"
+
+
+class CheckpointCorrupt(TrainingError):
+    code = "checkpoint-corrupt"
+
+
+class ScratchFull(TrainingError):
+    code = "scratch-full"
+    retryable = True
+
+
+class DeviceUnavailable(TrainingError):
+    code = "device-unavailable"
+    retryable = True
+
+
+class OutOfMemory(TrainingError):
+    code = "out-of-memory"
