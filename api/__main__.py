@@ -16,6 +16,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from api.app import create_app
+from jobs.log import configure
 from jobs.settings import Settings
 
 GRACE_SECONDS = 10
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _arguments(argv)
     try:
         settings = Settings()
+        configure(level=settings.log_level, log_format=settings.log_format)
         app = create_app(settings)
         listener = _listener(arguments, settings)
     except (ValidationError, ValueError, OSError) as error:
@@ -72,7 +74,7 @@ def _address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _leave(_number: int, _frame: FrameType | None) -> None:
     """Before uvicorn takes the signals over, and when it hands them back at the end."""
     sys.exit(0)
 

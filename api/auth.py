@@ -32,7 +32,9 @@ def require(scope: str) -> Callable[[ServiceDep, Credentials], Awaitable[Princip
         if credentials is None:
             raise Unauthenticated
         key = credentials.credentials
-        principal = service.keys.get(key) or await run_in_threadpool(_verify, service, key)
+        principal = service.keys.get(key)
+        if principal is None:
+            principal = await run_in_threadpool(_verify, service, key)
         if not {scope, "admin"} & set(principal.scopes):
             raise InsufficientScope(scope)
         return principal

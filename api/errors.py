@@ -2,10 +2,11 @@
 
     TraindError                     traind.errors, and every room's own tree; mapped by its `code`
     └── Refused                     raised by the api itself
-        ├── MalformedJson           ├── Unauthenticated, InvalidKey, InsufficientScope
-        ├── UnsupportedMediaType    ├── InvalidParameter, InvalidPath
-        ├── BodyTooLarge            ├── RangeNotSatisfiable
-        └── MetricNotFound          └── NotReady
+        ├── MalformedJson, UnsupportedMediaType, BodyTooLarge     the body
+        ├── Unauthenticated, InvalidKey, InsufficientScope        the key
+        ├── InvalidParameter, MetricNotFound                      the query
+        ├── CheckpointIncomplete, RangeNotSatisfiable             a download
+        └── NotReady                                              health
 
 `KINDS` lists every code with its status and title; tests and the OpenAPI document walk it. What is not in it is
 a defect: 500 `internal`, logged with its traceback, told to the client by request id only.
@@ -59,6 +60,7 @@ KINDS: Mapping[str, Kind] = {
     "body-too-large": Kind(413, "The body is too large"),
     "unsupported-media-type": Kind(415, "The body has another type"),
     "range-not-satisfiable": Kind(416, "The range lies outside the content"),
+    "bad-cursor": Kind(422, "The cursor is not one of this list"),
     "idempotency-conflict": Kind(422, "The Idempotency-Key was used for another body"),
     "invalid-parameter": Kind(422, "A parameter is not valid"),
     "invalid-spec": Kind(422, "The job cannot run"),
@@ -125,10 +127,6 @@ class InsufficientScope(Refused):
         super().__init__(f"this needs an API key with the scope {scope}", headers={"WWW-Authenticate": challenge})
 
 
-class InvalidPath(Refused):
-    code = "not-found"
-
-
 class MetricNotFound(Refused):
     code = "metric-not-found"
 
@@ -139,6 +137,10 @@ class InvalidParameter(Refused):
     @classmethod
     def named(cls, parameter: str, message: str) -> InvalidParameter:
         return cls(f"{parameter}: {message}", [{"parameter": parameter, "code": "rule", "message": message}])
+
+
+class CheckpointIncomplete(Refused):
+    code = "checkpoint-incomplete"
 
 
 class RangeNotSatisfiable(Refused):
@@ -152,11 +154,17 @@ class NotReady(Refused):
     code = "not-ready"
 
 
-def problem(request: Request, code: str, detail: str, **more: Any) -> JSONResponse:
-    """The problem document for `code`; `errors` and `headers` may be given, other keywords become members."""
+def problem(
+    request: Request,
+    code: str,
+    detail: str,
+    *,
+    errors: Sequence[Mapping[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+    members: Mapping[str, Any] | None = None,
+) -> JSONResponse:
+    """The problem document for `code`, with no more of the client's own words than a person reads."""
     kind = KINDS[code]
-    headers = more.pop("headers", None)
-    errors: Sequence[Mapping[str, str]] = more.pop("errors", ())
     document = {
         "type": f"urn:traind:problem:{code}",
         "title": kind.title,
@@ -165,7 +173,7 @@ def problem(request: Request, code: str, detail: str, **more: Any) -> JSONRespon
         "code": code,
         **({"pointer": errors[0]["pointer"]} if errors and "pointer" in errors[0] else {}),
         "errors": [{name: _short(text) for name, text in error.items()} for error in errors[:MAX_ERRORS]],
-        **more,
+        **(members or {}),
         "request_id": request.scope["state"]["request_id"],
     }
     return JSONResponse(document, kind.status, headers, MEDIA_TYPE)
@@ -193,12 +201,12 @@ async def _traind_error(request: Request, error: Exception) -> JSONResponse:
         return problem(request, error.code, f"{first.pointer or 'the spec'}: {first.message}{more}", errors=errors)
     if isinstance(error, Refused):
         return problem(
-            request, error.code, error.detail, errors=error.errors, headers=error.headers, **error.members
+            request, error.code, error.detail, errors=error.errors, headers=error.headers, members=error.members
         )
     if not isinstance(error, TraindError) or error.code not in KINDS:
         raise error
     members = {name: getattr(error, name) for name in ("state", "possible") if hasattr(error, name)}
-    return problem(request, error.code, str(error), **members)
+    return problem(request, error.code, str(error), members=members)
 
 
 async def _http_exception(request: Request, error: Exception) -> JSONResponse:
@@ -217,21 +225,22 @@ def _answers(request: Request, method: str) -> bool:
 
 
 async def _invalid_parameter(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    found = [(e["loc"][0], str(e["loc"][-1]), e["type"], e["msg"]) for e in error.errors()]
+    if not isinstance(error, RequestValidationError):
+        raise error
+    found = [(e["loc"][0], str(e["loc"][1]), e["type"], e["msg"]) for e in error.errors()]
     if any(place == "path" for place, *_ in found):
         return problem(request, "not-found", f"there is no {request.url.path}")
     errors = [{"parameter": name, "code": kind, "message": message} for _, name, kind, message in found]
     return problem(request, "invalid-parameter", f"{found[0][1]}: {found[0][3]}", errors=errors)
 
 
-async def _client_disconnect(request: Request, error: Exception) -> JSONResponse:
+async def _client_disconnect(request: Request, _: Exception) -> JSONResponse:
     return problem(request, "incomplete-body", "the connection ended before the body did")
 
 
 async def _database_unavailable(request: Request, error: Exception) -> JSONResponse:
     log.warning("database unavailable", error=type(error).__name__, reason=_short(str(getattr(error, "orig", error))))
-    detail = "the database does not answer; nothing was changed, the same request may be sent again"
+    detail = "the database does not answer; send the request again, a submit with the same Idempotency-Key"
     return problem(request, "database-unavailable", detail, headers={"Retry-After": "1"})
 
 

@@ -15,17 +15,19 @@ from api.errors import KINDS, MEDIA_TYPE
 from api.schemas import Problem
 from traind.spec import JobSpec, Resolved
 
+Responses = dict[int | str, dict[str, Any]]
 REF = "#/components/schemas/{model}"
 ALWAYS = ("unauthenticated", "invalid-key", "insufficient-scope", "database-unavailable", "internal")
 
 
-def problems(*codes: str, key: bool = True) -> dict[int | str, dict[str, Any]]:
+def problems(*codes: str, key: bool = True) -> Responses:
     """The `responses` of an operation that can answer `codes`, and what any operation can."""
-    responses: dict[int | str, dict[str, Any]] = {}
+    responses: Responses = {}
     for code in (*codes, *(ALWAYS if key else ())):
         kind = KINDS[code]
         response = responses.setdefault(
-            kind.status, {"description": kind.title, "content": {MEDIA_TYPE: {"schema": _ref("Problem"), "examples": {}}}}
+            kind.status,
+            {"description": kind.title, "content": {MEDIA_TYPE: {"schema": _ref("Problem"), "examples": {}}}},
         )
         response["content"][MEDIA_TYPE]["examples"][code] = {"summary": kind.title, "value": _example(code)}
         if len(response["content"][MEDIA_TYPE]["examples"]) > 1:
@@ -45,7 +47,11 @@ def install(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(
-                title=app.title, version=app.version, summary=app.summary, description=app.description, routes=app.routes
+                title=app.title,
+                version=app.version,
+                summary=app.summary,
+                description=app.description,
+                routes=app.routes,
             )
             app.openapi_schema = _with_our_schemas(document)
         return app.openapi_schema

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, Literal
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
+
+from jobs.queries import ShownState
+from jobs.states import Outcome
 
 NonFinite = Literal["nan", "inf", "-inf"]
 
@@ -57,7 +61,7 @@ class Failure(Answer):
 
     code: str
     message: str
-    retryable: bool
+    retryable: bool = False
 
 
 class JobLinks(Answer):
@@ -66,6 +70,7 @@ class JobLinks(Answer):
     self: str
     cancel: str
     events: str
+    attempts: str
     metrics: str
     checkpoints: str
 
@@ -73,12 +78,10 @@ class JobLinks(Answer):
 class Job(Answer):
     """A job: what was asked for, what the service made of it, and how far it is."""
 
-    id: str
+    id: UUID
     name: str | None
     labels: dict[str, str]
-    state: Literal[
-        "queued", "running", "cancelling", "pausing", "paused", "succeeded", "diverged", "failed", "cancelled"
-    ]
+    state: ShownState
     """`cancelling` and `pausing` are a running job of which that was asked."""
     phase: str | None
     queue: str
@@ -129,6 +132,31 @@ class EventPage(Answer):
     """Pass it as `after` for the next page; null where there is nothing more yet."""
 
 
+class Attempt(Answer):
+    """One execution of the job by a worker."""
+
+    number: int
+    worker_id: UUID
+    from_step: int
+    """0, or the step of the checkpoint it started from."""
+    from_checkpoint_id: int | None
+    fingerprint: dict[str, Any] | None
+    """What its bits depend on: versions, device, threads, data."""
+    outcome: Outcome | None
+    """Null while it runs."""
+    error: Failure | None
+    log: str | None
+    """The end of what the trainer printed."""
+    started_at: datetime
+    ended_at: datetime | None
+
+
+class AttemptList(Answer):
+    """Attempts, the first one first."""
+
+    attempts: list[Attempt]
+
+
 class Blob(Answer):
     """One of a checkpoint's two files."""
 
@@ -137,22 +165,33 @@ class Blob(Answer):
     """Null until it is complete."""
 
 
+class CheckpointLinks(Answer):
+    """Paths of what belongs to the checkpoint; `model` and `state` are its files."""
+
+    self: str
+    job: str
+    model: str
+    state: str
+
+
 class Checkpoint(Answer):
     """A saved training state: `model` holds the weights alone, `state` what a resume needs besides."""
 
     id: int
-    job_id: str
+    job_id: UUID
     attempt: int
     step: int
-    kind: Literal["interval", "final", "pause", "drain"]
+    kind: str
+    """interval, final, pause or drain."""
     complete: bool
     pinned: bool
     model: Blob
     state: Blob
-    summary: dict[str, Any]
+    summary: Summary
+    """The job's metrics at that step."""
     created_at: datetime
     completed_at: datetime | None
-    links: dict[str, str]
+    links: CheckpointLinks
 
 
 class CheckpointList(Answer):
@@ -162,26 +201,29 @@ class CheckpointList(Answer):
 
 
 class Buckets(Answer):
-    """Columns of equal length, one entry per bucket; a bucket of one point is that point. No spike and no NaN is lost."""
+    """Columns of equal length, one entry per bucket of neighbouring points; no spike and no NaN is lost."""
 
     step0: list[int]
     step1: list[int]
     first: list[float | None]
     last: list[float | None]
     min: list[float | None]
-    """Of the finite values; null where there is none."""
+    """Of the values that are not NaN, as are max and mean."""
     max: list[float | None]
     mean: list[float | None]
     count: list[int]
+    """Points behind the bucket; where it is 1, the bucket is that point."""
     nan_count: list[int]
 
 
 class Series(Answer):
-    """One metric."""
+    """One metric, or with attempts=all what one attempt recorded of it."""
 
     key: str
+    attempt: int | None
+    """Null where the series runs over all attempts."""
     count: int
-    """Points behind the buckets."""
+    """Points behind all buckets."""
     buckets: Buckets
     nonfinite: list[tuple[str, int, NonFinite]]
     """What the nulls stand for: column, index, value."""
@@ -190,8 +232,8 @@ class Series(Answer):
 class Metrics(Answer):
     """Metrics of a job in a range of steps, both ends included."""
 
-    job_id: str
-    step_from: int | None
+    job_id: UUID
+    step_from: int
     step_to: int | None
     attempts: Literal["visible", "all"]
     series: list[Series]

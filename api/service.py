@@ -28,7 +28,9 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         if settings.database_url is None or settings.redis_url is None:
-            raise ValueError("TRAIND_DATABASE_URL and TRAIND_REDIS_URL must be set; `traind up` starts servers and sets them")
+            raise ValueError(
+                "TRAIND_DATABASE_URL and TRAIND_REDIS_URL must be set; `traind up` starts servers and sets them"
+            )
         self.settings = settings
         self.redis_url = settings.redis_url.get_secret_value()
         self.engine = make_engine(

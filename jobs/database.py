@@ -63,7 +63,7 @@ def alembic_config() -> Config:
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Migrate to `revision`. Two callers at once are safe: the second waits, then finds nothing to do."""
+    """Migrate to `revision`. Two processes at once are safe: the second waits, then finds nothing to do."""
     engine = make_engine(url, application_name="traind-migrate", pool_size=0)
     config = alembic_config()
     with engine.begin() as connection:

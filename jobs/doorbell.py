@@ -35,7 +35,7 @@ def broker_url(redis_url: str) -> str:
     A rediss:// URL that does not say otherwise has its certificate checked; Celery would not.
     Raises ValueError for another kind of URL.
     """
-    known = parse_url(redis_url)
+    known = parse_url(redis_url)  # type: ignore[no-untyped-call]
     database = known.get("db", 0)
     url = urlsplit(redis_url)
     user = quote(str(known.get("username", "")), safe="")

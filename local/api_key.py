@@ -11,7 +11,6 @@ from jobs.database import make_engine
 from traind.service import write_private
 
 FILE_NAME = "api-key"
-SCOPES = ("read", "write", "admin")
 
 
 def ensure(data_dir: Path, database_url: str) -> str:
@@ -23,6 +22,6 @@ def ensure(data_dir: Path, database_url: str) -> str:
         if known and keys.authenticate(connection, known):
             return known
         default = select(tables.project.c.id).where(tables.project.c.name == "default")
-        made = keys.create(connection, connection.execute(default).scalar_one(), name="local", scopes=SCOPES)
+        made = keys.create(connection, connection.execute(default).scalar_one(), name="local", scopes=keys.SCOPES)
     write_private(path, made + "\n")
     return made

@@ -1,4 +1,4 @@
-"""The server commands of the CLI: up, down, db, api, worker. The entry point `traind.commands` names `register`.
+"""The server commands of the CLI: up, down, demo, db, api, worker. The entry point `traind.commands` names `register`.
 
 Light to import: every `traind` command loads this module; what a command needs it imports itself.
 """
@@ -9,7 +9,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
         return
     app.command()(up)
     app.command()(down)
+    app.command()(demo)
     app.add_typer(database, name="db")
     through = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(context_settings=through)(api)
@@ -86,6 +87,18 @@ def down(data_dir: DataDir = None) -> None:
     if not running.end(known, timeout_seconds=STOP_SECONDS):
         raise LocalError(f"process {known.pid} is still stopping after {STOP_SECONDS:g} s; see {folder / 'logs'}")
     _say(f"the service in {folder} has stopped")
+
+
+def demo(
+    data: Annotated[Literal["digits", "fashion_mnist"], typer.Option(help="The data set.")] = "digits",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="A new folder for the service's data; kept. Default: a temporary one, kept too.")
+    ] = None,
+) -> None:
+    """Train one model with SGD, Nesterov and Adam through a whole service, and compare them."""
+    from local.demo import run
+
+    raise typer.Exit(run(data, data_dir=data_dir))
 
 
 @database.command()

@@ -37,11 +37,14 @@ class BoundedLog:
     def write(self, data: bytes) -> None:
         with contextlib.suppress(OSError):
             if self.size + len(data) > self.limit:
-                self.file.close()
+                self.close()
                 self.path.replace(self.path.with_name(f"{self.path.name}.1"))
                 self.file = self.path.open("ab", buffering=0)
                 self.size = 0
             self.size += self.file.write(data)
+
+    def close(self) -> None:
+        self.file.close()
 
 
 class Ending:

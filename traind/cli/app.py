@@ -48,7 +48,7 @@ def build() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
         no_args_is_help=True,
-        help="Train models as jobs, and see what the optimizer did. Data goes to stdout, progress and errors to stderr.",
+        help="Train models as jobs and compare optimizers. Data goes to stdout, progress and errors to stderr.",
     )
     for module in (submit, watch, jobs, metrics, checkpoints, catalogue):
         module.register(app)

@@ -38,7 +38,15 @@ def checkpoints(job: JobArgument, *, output_format: FormatOption = Format.TABLE,
         output.document([checkpoint.document() for checkpoint in found])
         return
     rows = [
-        (c.id, c.step, c.attempt, c.kind, c.complete, *map(output.size, (c.model.size, c.state.size)), when(c.created_at))
+        (
+            c.id,
+            c.step,
+            c.attempt,
+            c.kind,
+            c.complete,
+            *map(output.size, (c.model.size, c.state.size)),
+            when(c.created_at),
+        )
         for c in found
     ]
     output.table(HEADERS, rows, right=(0, 1, 2, 5, 6))
@@ -62,7 +70,9 @@ def download(
     with connect(data_dir) as client:
         whole_id = job_id(client, job)
         checkpoint = _choose(client.checkpoints(whole_id), step)
-        target = _target(path, f"{whole_id[:8]}-step-{checkpoint.step}{'' if part == 'model' else '-state'}.safetensors")
+        target = _target(
+            path, f"{whole_id[:8]}-step-{checkpoint.step}{'' if part == 'model' else '-state'}.safetensors"
+        )
         if target.exists() and not force:
             raise Refused(f"{target} is there already; --force replaces it")
         _fetch(client, checkpoint, target, part)

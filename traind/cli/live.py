@@ -22,7 +22,7 @@ COLUMNS = ("job", "state", "", "step", "loss", "accuracy", "steps/s", "ETA")
 
 
 class Board:
-    """Shows each job that `update` was given. Lines come at most every `line_seconds` per job, and at each new state."""
+    """Shows the jobs that `update` was given. A job has a line at each new state and every `line_seconds` at most."""
 
     def __init__(self, console: Console, *, line_seconds: float = 2.0) -> None:
         self._console = console
@@ -66,7 +66,9 @@ class Board:
         self._said[job.id] = (job.state, now)
         name, shown, step, loss, accuracy, rate, eta = cells(job)
         parts = [name, shown, f"step {step}"]
-        parts += [f"{label} {value}" for label, value in (("loss", loss), ("accuracy", accuracy), ("ETA", eta)) if value]
+        parts += [
+            f"{label} {value}" for label, value in (("loss", loss), ("accuracy", accuracy), ("ETA", eta)) if value
+        ]
         parts += [f"{rate} steps/s"] if rate else []
         self._console.print("  ".join(parts))
 

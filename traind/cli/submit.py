@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def submit(
     file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="Spec in YAML or JSON; - reads standard input.")
+        str | None, typer.Argument(metavar="FILE", help="Spec in YAML or JSON; - reads standard input.")
     ] = None,
     *,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+Part = Literal["model", "state"]
+Column = Literal["first", "last", "min", "max", "mean"]
 FINAL_STATES = frozenset({"succeeded", "diverged", "failed", "cancelled"})
 
 
@@ -136,6 +139,14 @@ class Series(Answer):
     buckets: Buckets
     nonfinite: tuple[tuple[str, int, str], ...] = ()
 
+    def values(self, column: Column) -> list[float]:
+        """A column of the buckets with NaN and infinities as they were."""
+        values = [math.nan if value is None else value for value in getattr(self.buckets, column)]
+        for name, index, text in self.nonfinite:
+            if name == column:
+                values[index] = float(text)
+        return values
+
 
 class Metrics(Answer):
     """Metrics of a job, one series per key."""
@@ -150,6 +161,3 @@ class CatalogueEntry(Answer):
     name: str
     description: str = ""
     parameters: dict[str, Any] = {}
-
-
-Part = Literal["model", "state"]

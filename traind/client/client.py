@@ -122,7 +122,7 @@ class Client:
     ) -> Path:
         """Write the checkpoint's weights (part "state": the rest) to a safetensors file, verified; returns its path.
 
-        `progress(done_bytes, total_bytes)` is called as it grows. An existing file is replaced, but only by a whole one.
+        `progress(done_bytes, total_bytes)` is called as it grows. Only a whole file ever replaces an existing one.
         """
         target = Path(path)
         download(self._http, f"/v1/checkpoints/{int(checkpoint_id)}/content", target, part=part, progress=progress)

@@ -22,7 +22,6 @@ from traind.client.http import Http, as_api_error
 from traind.errors import ApiError
 
 ProgressCallback = Callable[[int, int | None], None]
-CHUNK_BYTES = 1 << 20
 RESUMES_WITHOUT_PROGRESS = 5
 
 
@@ -73,7 +72,7 @@ class _Transfer:
         with self.http.stream(self.api_path, params=[("part", self.part)], headers=headers) as answer:
             if answer.status_code != httpx2.codes.PARTIAL_CONTENT:
                 self._start_over(answer)
-            for chunk in answer.iter_raw(CHUNK_BYTES):
+            for chunk in answer.iter_raw():
                 self.file.write(chunk)
                 self.digest.update(chunk)
                 self.done += len(chunk)

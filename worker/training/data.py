@@ -59,7 +59,7 @@ def batches(data: Data, *, batch_size: int, shuffle: bool, seed: int, step: int)
         for start in range(first - first % block_rows, n, block_rows):
             block = _block(data, order, start, min(start + block_rows, n))
             skip = (first - start) // batch_size if start < first else 0
-            yield from list(zip(*(part.split(batch_size) for part in block), strict=True))[skip:]
+            yield from list(zip(*(torch.split(part, batch_size) for part in block), strict=True))[skip:]
         step = (epoch + 1) * per_epoch
 
 

@@ -23,7 +23,10 @@ PhaseName = Literal["load", "train", "evaluate", "checkpoint"]
 CheckpointKind = Literal["interval", "final", "pause", "drain"]
 StopKind = Literal["pause", "drain"]
 Summary = dict[str, Any]
-"""{"last": {key: value}, "best": {key: {"value": v, "step": s}}} and, where it happened, "stopped_early": true."""
+"""{"last": {key: value}, "best": {key: {"value": v, "step": s}}} and, where it happened, "stopped_early": true.
+
+It is plain JSON: a last value that is not finite is null here (the points keep it), a best one is always finite.
+"""
 
 
 @dataclass(frozen=True)

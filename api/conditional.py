@@ -1,0 +1,40 @@
+"""Conditional requests and ranges (RFC 9110, sections 13 and 14), as far as traind serves them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import Header
+
+from api.errors import RangeNotSatisfiable
+
+IfNoneMatch = Annotated[str | None, Header(description="An ETag: answer 304 where it is still the current one")]
+IfRange = Annotated[str | None, Header(description="An ETag: heed Range only where it is still the current one")]
+RangeHeader = Annotated[
+    str | None,
+    Header(alias="Range", description="One range of bytes; anything else is ignored", examples=["bytes=0-1023"]),
+]
+
+_ONE_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE | re.ASCII)
+
+
+def matches(if_none_match: str | None, etag: str) -> bool:
+    """Whether the header names `etag` (weak comparison) or `*`."""
+    tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    return etag in tags or "*" in tags
+
+
+def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """Start and stop of the one range asked for; None where all is to be sent. Raises RangeNotSatisfiable."""
+    found = _ONE_RANGE.fullmatch((header or "").strip())
+    if found is None:
+        return None
+    first, last, suffix = (None if text is None else int(text) for text in found.groups())
+    if first is not None and last is not None and last < first:
+        return None
+    start = max(size - (suffix or 0), 0) if first is None else first
+    stop = size if last is None else min(last + 1, size)
+    if start >= stop:
+        raise RangeNotSatisfiable(size)
+    return start, stop

@@ -1,0 +1,212 @@
+"""Jobs: submit, look, list, cancel, and the record of what happened to them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from api.auth import Reader, Writer
+from api.body import JsonBody, parse
+from api.conditional import IfNoneMatch, matches
+from api.errors import InvalidParameter
+from api.openapi import Responses, problems, spec_body
+from api.schemas import SPEC, AttemptList, EventPage, Job, JobPage
+from api.service import ServiceDep
+from api.views import attempt_view, event_view, job_path, job_view
+from jobs import queries
+from jobs.catalog import resolve
+from jobs.lifecycle.cancel import request_cancel
+from jobs.lifecycle.submit import submit
+from jobs.queries import ShownState
+from traind.errors import InvalidSpec
+from traind.spec import JobSpec
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+INT64_MAX = 2**63 - 1
+MAX_LABELS = 20
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        pattern=r"^[\x20-\x7e]{1,255}$",
+        description="Makes a repeat harmless: the same key with the same spec is the same job.",
+        examples=["6f1c2f0e-5c0f-4f4e-9a57-0b1c8f3f9d11"],
+    ),
+]
+SPEC_EXAMPLES = {
+    "adam": {"summary": "An MLP on digits with Adam", "value": SPEC},
+    "sgd": {
+        "summary": "The same with Nesterov momentum",
+        "value": SPEC
+        | {"name": "digits, SGD", "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True}},
+    },
+}
+NOT_MODIFIED: Responses = {304: {"description": "Still the version that If-None-Match names"}}
+CANCELLING: Responses = {202: {"model": Job, "description": "It runs; its worker was told"}}
+
+
+class JobFilter(BaseModel):
+    """Query of the list. Filters are joined by "and"."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: ShownState | None = None
+    label: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=264, pattern=r"^[^\x00-\x1f\x7f]+$")]],
+        Field(
+            max_length=MAX_LABELS, description="`name:value`, or `name` for any value", examples=[["study:first-steps"]]
+        ),
+    ] = []
+    optimizer: Annotated[str | None, Field(max_length=100, examples=["adam"])] = None
+    cursor: Annotated[str | None, Field(max_length=500, description="`next_cursor` of the page before")] = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+
+    def labels(self) -> dict[str, str | None]:
+        """The wanted labels. Raises InvalidParameter where one name is given two values: no job can have both."""
+        wanted: dict[str, str | None] = {}
+        for text in self.label:
+            name, colon, value = text.partition(":")
+            if colon and wanted.get(name, value) not in (value, None):
+                raise InvalidParameter.named("label", f"{name} cannot be both {wanted[name]} and {value}")
+            wanted[name] = value if colon else wanted.get(name)
+        return wanted
+
+
+class EventFilter(BaseModel):
+    """Query of the record."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: Annotated[int, Field(ge=0, le=INT64_MAX, description="Only events with a larger id")] = 0
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 100
+
+
+@router.post(
+    "",
+    status_code=202,
+    operation_id="submit_job",
+    summary="Submit a job",
+    response_description="The job was accepted and waits for a worker.",
+    openapi_extra=spec_body(SPEC_EXAMPLES),
+    responses=problems(
+        "malformed-json",
+        "incomplete-body",
+        "body-too-large",
+        "unsupported-media-type",
+        "invalid-spec",
+        "idempotency-conflict",
+        "invalid-parameter",
+    ),
+)
+def submit_job(
+    caller: Writer, service: ServiceDep, body: JsonBody, response: Response, idempotency_key: IdempotencyKey = None
+) -> Job:
+    """The spec is judged completely before anything is stored: what is accepted can run."""
+    spec = _spec(body)
+    resolved = resolve(spec)
+    with service.engine.begin() as connection:
+        submitted = submit(
+            connection, project_id=caller.project_id, spec=spec, resolved=resolved, idempotency_key=idempotency_key
+        )
+        job = queries.get_job(connection, caller.project_id, submitted.job_id)
+    if submitted.created:
+        service.doorbell.ring(job.queue)
+    response.headers["Location"] = job_path(job.id)
+    if not submitted.created:
+        response.headers["Idempotent-Replayed"] = "true"
+    return job_view(job)
+
+
+@router.get(
+    "",
+    operation_id="list_jobs",
+    summary="List jobs, newest first",
+    responses=problems("invalid-parameter", "bad-cursor"),
+)
+def list_jobs(caller: Reader, service: ServiceDep, query: Annotated[JobFilter, Query()]) -> JobPage:
+    with service.engine.begin() as connection:
+        page = queries.list_jobs(
+            connection,
+            caller.project_id,
+            state=query.state,
+            labels=query.labels(),
+            optimizer=query.optimizer,
+            cursor=query.cursor,
+            limit=query.limit,
+        )
+    return JobPage(jobs=[job_view(job) for job in page.jobs], next_cursor=page.next_cursor)
+
+
+@router.get(
+    "/{job_id}",
+    response_model=Job,
+    operation_id="get_job",
+    summary="Get a job",
+    responses=NOT_MODIFIED | problems("not-found"),
+)
+def get_job(
+    caller: Reader, service: ServiceDep, job_id: UUID, response: Response, if_none_match: IfNoneMatch = None
+) -> Job | Response:
+    """The ETag is the job's version: a poll with `If-None-Match` is cheap while nothing changes."""
+    with service.engine.begin() as connection:
+        job = queries.get_job(connection, caller.project_id, job_id)
+    headers = {"ETag": f'"{job.version}"', "Cache-Control": "private, no-cache"}
+    if matches(if_none_match, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    response.headers.update(headers)
+    return job_view(job)
+
+
+@router.post(
+    "/{job_id}/cancel",
+    operation_id="cancel_job",
+    summary="Cancel a job",
+    responses=CANCELLING | problems("not-found", "state-conflict"),
+)
+def cancel_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Response) -> Job:
+    """A job that waits is cancelled at once; one that runs is `cancelling` for a moment. May be repeated."""
+    with service.engine.begin() as connection:
+        state = request_cancel(connection, project_id=caller.project_id, job_id=job_id)
+        job = queries.get_job(connection, caller.project_id, job_id)
+    if state == "cancelling":
+        service.notify(job_id)
+        response.status_code = 202
+    return job_view(job)
+
+
+@router.get(
+    "/{job_id}/events",
+    operation_id="list_job_events",
+    summary="The record of a job, oldest first",
+    responses=problems("not-found", "invalid-parameter"),
+)
+def list_job_events(
+    caller: Reader, service: ServiceDep, job_id: UUID, query: Annotated[EventFilter, Query()]
+) -> EventPage:
+    with service.engine.begin() as connection:
+        events = queries.events(connection, caller.project_id, job_id, after=query.after, limit=query.limit)
+    more = len(events) == query.limit
+    return EventPage(events=[event_view(event) for event in events], next_after=events[-1].id if more else None)
+
+
+@router.get(
+    "/{job_id}/attempts",
+    operation_id="list_job_attempts",
+    summary="The attempts of a job, with their logs",
+    responses=problems("not-found"),
+)
+def list_job_attempts(caller: Reader, service: ServiceDep, job_id: UUID) -> AttemptList:
+    with service.engine.begin() as connection:
+        attempts = queries.attempts(connection, caller.project_id, job_id)
+    return AttemptList(attempts=[attempt_view(attempt) for attempt in attempts])
+
+
+def _spec(body: bytes) -> JobSpec:
+    document = parse(body)
+    try:
+        return JobSpec.model_validate(document)
+    except ValidationError as error:
+        raise InvalidSpec.from_validation(error, document) from error

@@ -1,0 +1,154 @@
+"""From rows to the JSON of `api.schemas`: what a stored job, event, attempt or checkpoint looks like to a client."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from api.schemas import (
+    Attempt,
+    Blob,
+    Checkpoint,
+    CheckpointLinks,
+    Event,
+    Failure,
+    Job,
+    JobLinks,
+    NonFinite,
+    Progress,
+    Summary,
+)
+from jobs.queries import AttemptRow, BlobRow, CheckpointRow, EventRow, JobRow
+from jobs.states import State
+
+
+def job_path(job_id: UUID) -> str:
+    return f"/v1/jobs/{job_id}"
+
+
+def job_view(job: JobRow) -> Job:
+    return Job(
+        id=job.id,
+        name=job.name,
+        labels=job.labels,
+        state=job.shown_state,
+        phase=job.phase if job.state is State.RUNNING else None,
+        queue=job.queue,
+        priority=job.priority,
+        attempt=job.attempt,
+        max_attempts=job.max_attempts,
+        crash_count=job.crash_count,
+        spec=job.spec,
+        resolved=job.resolved,
+        progress=_progress(job),
+        metrics=summary_view(job.summary),
+        error=None if job.error is None else Failure.model_validate(job.error),
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        updated_at=job.updated_at,
+        version=job.version,
+        links=_job_links(job.id),
+    )
+
+
+def summary_view(summary: Mapping[str, Any]) -> Summary:
+    last, best = summary.get("last", {}), summary.get("best", {})
+    return Summary(
+        last={key: finite(value) for key, value in last.items()},
+        best={key: finite(value) for key, value in best.items()},
+        nonfinite={key: non_finite(value) for key, value in last.items() if not math.isfinite(value)},
+    )
+
+
+def event_view(event: EventRow) -> Event:
+    return Event(
+        id=event.id,
+        kind=event.kind,
+        from_state=event.from_state,
+        to_state=event.to_state,
+        attempt=event.attempt,
+        data=event.data,
+        created_at=event.created_at,
+    )
+
+
+def attempt_view(attempt: AttemptRow) -> Attempt:
+    return Attempt(
+        number=attempt.number,
+        worker_id=attempt.worker_id,
+        from_step=attempt.from_step,
+        from_checkpoint_id=attempt.from_checkpoint_id,
+        fingerprint=attempt.fingerprint,
+        outcome=attempt.outcome,
+        error=None if attempt.error is None else Failure.model_validate(attempt.error),
+        log=attempt.log,
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+    )
+
+
+def checkpoint_view(checkpoint: CheckpointRow) -> Checkpoint:
+    path = f"/v1/checkpoints/{checkpoint.id}"
+    links = CheckpointLinks(
+        self=path,
+        job=job_path(checkpoint.job_id),
+        model=f"{path}/content?part=model",
+        state=f"{path}/content?part=state",
+    )
+    return Checkpoint(
+        id=checkpoint.id,
+        job_id=checkpoint.job_id,
+        attempt=checkpoint.attempt,
+        step=checkpoint.step,
+        kind=checkpoint.kind,
+        complete=checkpoint.complete,
+        pinned=checkpoint.pinned,
+        model=_blob_view(checkpoint.model),
+        state=_blob_view(checkpoint.state),
+        summary=summary_view(checkpoint.summary),
+        created_at=checkpoint.created_at,
+        completed_at=checkpoint.completed_at,
+        links=links,
+    )
+
+
+def finite(value: float | None) -> float | None:
+    """JSON has no NaN and no infinity: null."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def non_finite(value: float) -> NonFinite:
+    if math.isnan(value):
+        return "nan"
+    return "inf" if value > 0 else "-inf"
+
+
+def _progress(job: JobRow) -> Progress:
+    running = job.state is State.RUNNING
+    return Progress(
+        step=job.observed_step,
+        total_steps=job.total_steps,
+        saved_step=job.saved_step,
+        epoch=job.summary.get("epoch"),
+        rate_steps_per_second=finite(job.summary.get("rate")),
+        eta_seconds=finite(job.summary.get("eta_seconds")) if running else None,
+    )
+
+
+def _job_links(job_id: UUID) -> JobLinks:
+    path = job_path(job_id)
+    return JobLinks(
+        self=path,
+        cancel=f"{path}/cancel",
+        events=f"{path}/events",
+        attempts=f"{path}/attempts",
+        metrics=f"{path}/metrics",
+        checkpoints=f"{path}/checkpoints",
+    )
+
+
+def _blob_view(blob: BlobRow) -> Blob:
+    return Blob(size=blob.size, sha256=None if blob.sha256 is None else blob.sha256.hex())

@@ -1,0 +1,36 @@
+"""Reads of jobs and what belongs to them, as frozen rows; called by the api.
+
+    jobs      one job, and the list with its filters and cursor
+    history   a job's events, attempts and checkpoints
+
+Each function takes the caller's project: what belongs to another does not exist. Postgres is the only source, and
+nothing here reads metric points: what lists show are the summary columns of the job.
+"""
+
+from jobs.queries.history import (
+    AttemptRow,
+    BlobRow,
+    CheckpointRow,
+    EventRow,
+    attempts,
+    checkpoint,
+    checkpoints,
+    events,
+)
+from jobs.queries.jobs import JobPage, JobRow, ShownState, get_job, list_jobs
+
+__all__ = [
+    "AttemptRow",
+    "BlobRow",
+    "CheckpointRow",
+    "EventRow",
+    "JobPage",
+    "JobRow",
+    "ShownState",
+    "attempts",
+    "checkpoint",
+    "checkpoints",
+    "events",
+    "get_job",
+    "list_jobs",
+]

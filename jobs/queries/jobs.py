@@ -1,0 +1,158 @@
+"""One job, and the list of a project's jobs: newest first, filtered, a page at a time."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, select, tuple_
+
+from jobs.documents import clean_text, unpack_floats
+from jobs.errors import BadCursor, NotFound
+from jobs.states import Request, State
+from jobs.tables import job
+
+
+class ShownState(StrEnum):
+    """A job's state as users see it: a running job that was asked to end or to pause says so."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+_ASKED = {ShownState.CANCELLING: Request.CANCEL, ShownState.PAUSING: Request.PAUSE}
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job without what only its worker needs. `spec` and `resolved` are documents of traind.spec."""
+
+    id: UUID
+    project_id: int
+    name: str | None
+    labels: dict[str, str]
+    optimizer: str
+    spec: dict[str, Any]
+    resolved: dict[str, Any]
+    state: State
+    requested: Request
+    queue: str
+    device: str
+    priority: int
+    phase: str | None
+    attempt: int
+    max_attempts: int
+    crash_count: int
+    observed_step: int
+    """The newest step that was heard of; saved_step is that of the newest complete checkpoint."""
+    saved_step: int | None
+    total_steps: int
+    summary: dict[str, Any]
+    """Of the metrics: "last" and "best" by key; NaN and infinities are floats here."""
+    error: dict[str, Any] | None
+    version: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    updated_at: datetime
+
+    @property
+    def shown_state(self) -> ShownState:
+        asked = {request: shown for shown, request in _ASKED.items()}
+        return asked.get(self.requested, ShownState(self.state))
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """Some jobs, newest first; `next_cursor` leads to the older ones, None where there are none."""
+
+    jobs: tuple[JobRow, ...]
+    next_cursor: str | None
+
+
+_COLUMNS = [job.c[field.name] for field in fields(JobRow)]
+
+
+def get_job(conn: Connection, project_id: int, job_id: UUID) -> JobRow:
+    """Raises NotFound."""
+    row = conn.execute(select(*_COLUMNS).where(job.c.id == job_id, job.c.project_id == project_id)).one_or_none()
+    if row is None:
+        raise NotFound("job", job_id)
+    return _job(row)
+
+
+def list_jobs(
+    conn: Connection,
+    project_id: int,
+    *,
+    state: ShownState | None = None,
+    labels: Mapping[str, str | None] | None = None,
+    optimizer: str | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> JobPage:
+    """At most `limit` of the project's jobs that pass all filters. Raises BadCursor.
+
+    `labels` wants these values, or with None any value. `cursor` is the `next_cursor` of the page before; jobs that
+    are submitted meanwhile neither shift nor repeat a page.
+    """
+    wanted = [job.c.project_id == project_id, *_labelled(labels or {})]
+    if state is not None:
+        wanted.append(_shown_as(state))
+    if optimizer is not None:
+        wanted.append(job.c.optimizer == clean_text(optimizer))
+    if cursor is not None:
+        wanted.append(tuple_(job.c.created_at, job.c.id) < tuple_(*_decode_cursor(cursor)))
+    newest = select(*_COLUMNS).where(*wanted).order_by(job.c.created_at.desc(), job.c.id.desc())
+    rows = [_job(row) for row in conn.execute(newest.limit(limit + 1))]
+    page = tuple(rows[:limit])
+    return JobPage(page, _encode_cursor(page[-1]) if len(rows) > limit else None)
+
+
+def _job(row: Row[Any]) -> JobRow:
+    known = row._asdict()
+    parsed = {"state": State(row.state), "requested": Request(row.requested), "summary": unpack_floats(row.summary)}
+    return JobRow(**(known | parsed))
+
+
+def _shown_as(state: ShownState) -> ColumnElement[bool]:
+    if state in _ASKED:
+        return job.c.requested == _ASKED[state]
+    return and_(job.c.state == state, job.c.requested == Request.NONE)
+
+
+def _labelled(labels: Mapping[str, str | None]) -> Iterator[ColumnElement[bool]]:
+    for name, value in labels.items():
+        if value is None:
+            yield job.c.labels.has_key(clean_text(name))
+        else:
+            yield job.c.labels.contains({clean_text(name): clean_text(value)})
+
+
+def _encode_cursor(row: JobRow) -> str:
+    place = json.dumps([row.created_at.isoformat(), str(row.id)])
+    return base64.urlsafe_b64encode(place.encode()).decode()
+
+
+def _decode_cursor(cursor: str) -> tuple[datetime, UUID]:
+    try:
+        created_at, job_id = json.loads(base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True))
+        place = datetime.fromisoformat(created_at), UUID(job_id)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise BadCursor from error
+    if place[0].tzinfo is None:
+        raise BadCursor
+    return place

@@ -1,0 +1,148 @@
+"""`traind demo`: one model on one data set with SGD, SGD with Nesterov momentum and Adam, through a whole service.
+
+The service has a data folder of its own, which is kept, so that what the demo says about it stays true. Everything
+that runs ends with the demo, also when the demo's parent (make, a shell) is killed: then it stops by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from local.signals import stop_signals
+from local.supervisor import Service
+from traind.cli.errors import FAILED, INTERRUPTED, OK
+from traind.cli.live import Board, last
+from traind.cli.output import duration, note, number, stderr, stdout
+from traind.cli.plots import Scale, sparkline
+from traind.client import Client, Job
+
+POLL_SECONDS = 0.15
+CURVE_CELLS = 24
+
+Json = Mapping[str, Any]
+COMMON: Mapping[str, Json] = {
+    "digits": {"model": {"name": "mlp", "hidden": [64]}, "training": {"epochs": 40, "batch_size": 32, "seed": 0}},
+    "fashion_mnist": {
+        "model": {"name": "mlp", "hidden": [128]},
+        "training": {"epochs": 3, "batch_size": 64, "seed": 0},
+    },
+}
+"""What the three jobs share, by data set."""
+
+OPTIMIZERS: Mapping[str, Json] = {
+    "SGD": {"name": "sgd", "lr": 0.1},
+    "SGD, Nesterov": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True},
+    "Adam": {"name": "adam", "lr": 0.002},
+}
+
+
+class Orphaned(Exception):
+    """The process that started the demo has gone."""
+
+
+def run(data: str, *, data_dir: Path | None = None) -> int:
+    """Run the demo on the data set `data`, one of COMMON, and return the exit code: 0 where every job succeeded."""
+    parent = os.getppid()
+    folder = data_dir or Path(tempfile.mkdtemp(prefix="traind-demo-"))
+    try:
+        with stop_signals():
+            note("starting PostgreSQL, Redis, API and worker")
+            with Service(folder, report=note) as service, Client(service.url, service.api_key) as client:
+                note(f"API   {service.url}/docs\ndata  {folder}\n")
+                jobs = _train(client, data, parent)
+                curves = {job.id: _curve(client, job) for job in jobs if "val/accuracy" in job.metrics.last}
+    except KeyboardInterrupt:
+        note(f"stopped; nothing is left running. What there was is in {folder}")
+        return INTERRUPTED
+    except Orphaned:
+        return FAILED
+    _compare(jobs, curves)
+    _say_where(folder, jobs)
+    return _outcome(jobs, folder)
+
+
+def _train(client: Client, data: str, parent: int) -> list[Job]:
+    """Submit the three jobs, show them until all have ended, and return them. Raises Orphaned."""
+    jobs = {}
+    for name, optimizer in OPTIMIZERS.items():
+        job = client.submit({"name": name, "dataset": {"name": data}, "optimizer": optimizer, **COMMON[data]})
+        jobs[job.id] = job
+    with Board(stderr(), line_seconds=1.0) as board:
+        for job in jobs.values():
+            board.update(job)
+        while any(not job.final for job in jobs.values()):
+            if os.getppid() != parent:
+                raise Orphaned
+            time.sleep(POLL_SECONDS)
+            for job in list(jobs.values()):
+                if not job.final:
+                    jobs[job.id] = client.get(job.id)
+                    board.update(jobs[job.id])
+    return list(jobs.values())
+
+
+def _curve(client: Client, job: Job) -> list[float]:
+    (series,) = client.metrics(job.id, keys=["val/accuracy"], max_points=CURVE_CELLS).series
+    return series.values("mean")
+
+
+def _compare(jobs: Sequence[Job], curves: Mapping[str, Sequence[float]]) -> None:
+    """The table of the outcome on stdout; the curves share one scale."""
+    scale = Scale.of([value for curve in curves.values() for value in curve])
+    best = max((job.metrics.best.get("val/accuracy") or 0.0 for job in jobs), default=0.0)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for header in ("optimizer", "lr"):
+        table.add_column(header)
+    for header in ("best val acc", "final val acc", "val loss", "train loss", "steps/s", "wall time"):
+        table.add_column(header, justify="right")
+    table.add_column(f"val acc, {number(scale.low)} to {number(scale.high)}" if scale else "")
+    for job in jobs:
+        top = job.metrics.best.get("val/accuracy")
+        table.add_row(
+            job.name,
+            number(job.spec["optimizer"]["lr"]),
+            Text(number(top), style="bold green" if top == best else ""),
+            last(job, "val/accuracy"),
+            last(job, "val/loss"),
+            last(job, "train/loss"),
+            _rate(job),
+            duration(_wall_seconds(job)),
+            sparkline(curves.get(job.id, ()), scale),
+        )
+    note("")
+    stdout().print(table)
+
+
+def _rate(job: Job) -> str:
+    seconds = _wall_seconds(job)
+    return f"{job.progress.step / seconds:,.0f}" if seconds else ""
+
+
+def _wall_seconds(job: Job) -> float | None:
+    if job.started_at is None or job.finished_at is None:
+        return None
+    return (job.finished_at - job.started_at).total_seconds()
+
+
+def _say_where(folder: Path, jobs: Sequence[Job]) -> None:
+    note(f"""
+The service has stopped; its data, metrics and checkpoints are in {folder} (remove it when done). To look again:
+  traind up --data-dir {folder}
+  traind metrics -o plot --data-dir {folder} {jobs[-1].id}
+  traind download --data-dir {folder} {jobs[-1].id} -o model.safetensors""")
+
+
+def _outcome(jobs: Sequence[Job], folder: Path) -> int:
+    failed = [job for job in jobs if job.state != "succeeded"]
+    for job in failed:
+        reason = f": {job.error.message} ({job.error.code})" if job.error else ""
+        note(f"{job.name} {job.state}{reason}; logs are in {folder / 'logs'}")
+    return FAILED if failed else OK

@@ -1,0 +1,45 @@
+"""The list of transitions is whole, and its page is current."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.states import FINAL, TRANSITIONS, State, possible, transition
+from jobs.states_doc import document
+
+
+def test_the_page_is_current() -> None:
+    page = Path(__file__).parents[2] / "docs" / "job-states.md"
+    assert page.read_text() == document(), "run: python -m jobs.states_doc docs/job-states.md"
+
+
+def test_each_move_is_listed_once() -> None:
+    moves = [(t.source, t.target) for t in TRANSITIONS]
+    assert len(moves) == len(set(moves))
+
+
+def test_every_state_is_reached_from_a_submit() -> None:
+    reached: set[State | None] = {None}
+    for _ in State:
+        reached |= {t.target for t in TRANSITIONS if t.source in reached}
+    assert reached == {None, *State}
+
+
+def test_a_final_state_is_left_only_by_a_retry() -> None:
+    assert {t.event for t in TRANSITIONS if t.source in FINAL} == {"retried"}
+
+
+def test_outcomes_of_success_and_divergence_are_never_left() -> None:
+    assert not [t for t in TRANSITIONS if t.source in {State.SUCCEEDED, State.DIVERGED}]
+
+
+def test_an_unlisted_move_is_refused() -> None:
+    with pytest.raises(KeyError):
+        transition(State.SUCCEEDED, State.RUNNING)
+
+
+def test_possible_names_the_verbs_of_a_state() -> None:
+    assert possible(State.RUNNING) == ("cancel",)
+    assert possible(State.SUCCEEDED) == ()

@@ -1,0 +1,68 @@
+"""Processes for the tests of process keeping: small programs, and an owner that can be killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from local.process import Program, Steps
+
+PATIENT = 20.0
+
+
+def python(code: str, folder: Path, *, stop: Steps = ((signal.SIGTERM, 10.0),), orphaned: Steps = ()) -> Program:
+    """A program of some lines of Python, whose log lies in `folder`."""
+    return Program(
+        name="program",
+        argv=[sys.executable, "-I", "-S", "-c", textwrap.dedent(code)],
+        log=folder / "program.log",
+        cwd=folder,
+        environment={},
+        stop=stop,
+        orphaned=orphaned,
+    )
+
+
+@contextmanager
+def owner(code: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A process that runs `code`, which prints the pids it started as one JSON line. Yields it and those processes;
+    whatever is left of them at the end is killed.
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        try:
+            started = [psutil.Process(pid) for pid in json.loads(process.stdout.readline())]
+            yield process, started
+        finally:
+            process.kill()
+            for each in started:
+                if each.is_running():
+                    each.kill()
+
+
+def assert_gone(processes: list[psutil.Process], *, within_seconds: float = PATIENT) -> None:
+    """They end by themselves."""
+    _, alive = psutil.wait_procs(processes, timeout=within_seconds)
+    alive = [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not alive
+
+
+def guard_of(name: str) -> psutil.Process:
+    """The guard, among our children, of the program `name`."""
+    (found,) = [child for child in psutil.Process().children() if name in child.cmdline()]
+    return found
+
+
+def only_child(pid: int) -> psutil.Process:
+    """The process that the guard `pid` runs."""
+    (child,) = psutil.Process(pid).children()
+    return child

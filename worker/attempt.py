@@ -1,0 +1,172 @@
+"""One attempt: from a claim to an ending that is written, with heartbeat, trainer, pipe and uploads in between.
+
+Runs in the slot's thread. Whoever sees first how it ends decides the verdict, which kills the trainer at once; then
+the threads end, and the ending is written under the lease that the heartbeat still holds.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from functools import partial
+
+import structlog
+from sqlalchemy import Connection
+
+from jobs.errors import Fenced
+from jobs.lifecycle.claim import Claim
+from jobs.lifecycle.work import crash, finish, requeue
+from jobs.states import State
+from worker import output
+from worker.clock import boottime
+from worker.heartbeat import Heartbeat, allowance
+from worker.host import Host
+from worker.pipe import Pipe
+from worker.process import StartFailed
+from worker.restore import restore
+from worker.trainer import Killed, Trainer
+from worker.training.messages import CheckpointFiles, DataSettings, TrainerJob
+from worker.uploads import Uploads
+from worker.verdict import Crash, Decided, Ending, Finish, Requeue, Verdict, error_document
+from worker.writes import write_through
+
+TICK_SECONDS = 1.0
+GONE_SECONDS = 5.0
+"""How long a trainer that closed its pipe may take to end."""
+
+log = structlog.get_logger(__name__)
+
+
+class Attempt:
+    """`run` once; `verdict` may be decided from any thread meanwhile. `claimed_at` (boottime) is before the claim."""
+
+    def __init__(self, host: Host, claim: Claim, *, claimed_at: float) -> None:
+        self._host = host
+        self._claim = claim
+        self._folder = host.scratch / f"{claim.lease.job_id}-{claim.lease.attempt}"
+        self._log_path = self._folder / "trainer.log"
+        self._trainer = Trainer(allowance(host, claimed_at))
+        self._started = self._pulse = time.monotonic()
+        self.verdict = Verdict(self._trainer.kill)
+
+    def run(self) -> State | None:
+        """Train, and write how it ended; the job's state then, or None where that was not ours to say any more."""
+        lease, verdict = self._claim.lease, self.verdict
+        try:
+            with Heartbeat(self._host, lease, trainer=self._trainer, verdict=verdict, alive=self._alive) as heartbeat:
+                verdict.guard(partial(self._train, heartbeat))
+                return self._write_ending()
+        finally:
+            self._trainer.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _alive(self) -> bool:
+        return time.monotonic() - self._pulse < self._host.settings.stall_timeout_seconds
+
+    def _train(self, heartbeat: Heartbeat) -> None:
+        while not heartbeat.held.wait(TICK_SECONDS / 10):
+            self.verdict.check()
+        self._folder.mkdir(mode=0o700)
+        files = None
+        if self._claim.checkpoint is not None:
+            files = restore(self._host.engine, self._claim.checkpoint, self._folder, self.verdict)
+        try:
+            link = self._trainer.start(self._job(files), self._log_path)
+        except Killed:
+            return
+        except StartFailed as error:
+            self.verdict.decide(Crash(error_document("trainer-not-started", str(error))))
+            return
+        uploads = Uploads(self._host.engine, self._claim.lease, self.verdict)
+        pipe = Pipe(
+            link,
+            self._host.engine,
+            self._claim.lease,
+            uploads=uploads,
+            verdict=self.verdict,
+            why_gone=self._why_gone,
+        )
+        with pipe, uploads:
+            self.verdict.guard(partial(self._supervise, pipe, uploads))
+
+    def _job(self, files: CheckpointFiles | None) -> str:
+        settings = self._host.settings
+        data = DataSettings(
+            fashion_mnist_dir=settings.fashion_mnist_dir,
+            fashion_mnist_url=settings.fashion_mnist_url,
+            cache_dir=settings.cache_dir,
+        )
+        job = TrainerJob(
+            spec=self._claim.spec,
+            resolved=self._claim.resolved,
+            scratch_dir=self._folder,
+            checkpoint=files,
+            settings=data,
+        )
+        return job.model_dump_json()
+
+    def _supervise(self, pipe: Pipe, uploads: Uploads) -> None:
+        while not self.verdict.wait(TICK_SECONDS):
+            self._pulse = time.monotonic()
+            output.bound(self._log_path)
+            ending = self._overdue(pipe, uploads)
+            if ending is not None:
+                self.verdict.decide(ending)
+
+    def _overdue(self, pipe: Pipe, uploads: Uploads) -> Ending | None:
+        """The ending of an attempt that takes too long in one way or another."""
+        stall = self._host.settings.stall_timeout_seconds
+        limit = self._claim.spec.resources.max_runtime_seconds
+        listening_since, uploading_since = pipe.listening_since, uploads.busy_since
+        if limit is not None and self._pulse - self._started > limit:
+            message = f"the attempt ran longer than max_runtime_seconds ({limit})"
+            return Finish(State.FAILED, summary={}, error=error_document("max-runtime", message, retryable=False))
+        if listening_since is not None and self._trainer.silence(listening_since) > stall:
+            return Crash(error_document("trainer-stalled", f"the trainer was silent for {stall:g} s"))
+        if uploading_since is not None and self._pulse - uploading_since > stall:
+            return Crash(error_document("upload-stalled", f"a checkpoint's upload stood still for {stall:g} s"))
+        return None
+
+    def _why_gone(self) -> Ending:
+        """How a trainer ended that closed its pipe without a last message."""
+        gone = self._trainer.wait(GONE_SECONDS)
+        printed = output.excerpt(output.read(self._log_path))
+        if gone is None:
+            message = "the trainer closed its pipe and went on"
+            return Crash(error_document("trainer-crashed", message, output=printed))
+        if gone.signal is not signal.SIGKILL:
+            return Crash(error_document("trainer-crashed", f"the trainer {gone}", output=printed))
+        if boottime() >= self._trainer.run_until:
+            return Crash(error_document("lease-expired", "the lease could not be renewed in time", output=printed))
+        message = "the trainer was killed by SIGKILL; mostly that is the kernel, out of memory"
+        return Crash(error_document("trainer-killed", message, output=printed))
+
+    def _write_ending(self) -> State | None:
+        ending = self.verdict.ending
+        give_up_at = time.monotonic() + 2 * self._host.settings.lease_seconds
+
+        def wait(seconds: float) -> None:
+            self._pulse = time.monotonic()
+            if self._pulse > give_up_at:
+                raise Decided
+            time.sleep(seconds)
+
+        try:
+            state = write_through(self._host.engine, partial(self._end, ending=ending), wait)
+        except (Fenced, Decided):
+            state = None
+        log.info("attempt ended", job=str(self._claim.lease.job_id), ending=ending, state=state)
+        return state
+
+    def _end(self, conn: Connection, ending: Ending | None) -> State:
+        lease, printed = self._claim.lease, output.read(self._log_path)
+        match ending:
+            case Finish():
+                return finish(conn, lease, state=ending.state, error=ending.error, summary=ending.summary, log=printed)
+            case Crash():
+                return crash(conn, lease, error=ending.error, log=printed)
+            case Requeue():
+                return requeue(conn, lease, reason=ending.reason, log=printed)
+            case _:
+                raise Fenced

@@ -1,0 +1,85 @@
+"""What all attempts of one worker process share: who it is, its settings, its connections, its scratch folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from sqlalchemy import Engine
+
+from jobs.database import cluster_id, make_engine
+from jobs.doorbell import Doorbell
+from jobs.lifecycle.lease import holder_name
+from jobs.lifecycle.workers import register_worker, stop_worker
+from jobs.settings import Settings
+from worker.scratch import own_folder
+
+POOL_SIZE = 6
+"""Slot, pipe, upload, reaper and housekeeping use one connection each at the same time."""
+PACKAGES = ("traind", "torch", "numpy", "celery", "psycopg")
+
+
+@dataclass(frozen=True)
+class Host:
+    """One worker process. `lease_engine` opens an autocommitting connection of its own each time."""
+
+    worker_id: UUID
+    cluster_id: UUID
+    settings: Settings
+    engine: Engine
+    lease_engine: Engine
+    doorbell: Doorbell
+    scratch: Path
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a trainer whose job does not say."""
+        return self.settings.worker_threads or usable_cores()
+
+
+@contextmanager
+def open_host(settings: Settings, *, database_url: str, redis_url: str, name: str) -> Iterator[Host]:
+    """Enter this process in the list of workers, until it stops. Raises OperationalError where Postgres is away."""
+    worker_id = uuid4()
+    engine = make_engine(database_url, application_name=f"traind-worker-{name}"[:63], pool_size=POOL_SIZE)
+    lease_engine = make_engine(database_url, application_name=holder_name(worker_id), pool_size=0)
+    with engine.begin() as conn:
+        cluster = cluster_id(conn)
+        register_worker(
+            conn,
+            worker_id=worker_id,
+            name=name,
+            device=settings.worker_device,
+            queues=settings.worker_queues,
+            versions=_versions(),
+        )
+    doorbell = Doorbell(redis_url, cluster)
+    try:
+        with own_folder(settings.scratch_dir, worker_id) as scratch:
+            autocommit = lease_engine.execution_options(isolation_level="AUTOCOMMIT")
+            yield Host(worker_id, cluster, settings, engine, autocommit, doorbell, scratch)
+        with engine.begin() as conn:
+            stop_worker(conn, worker_id)
+    finally:
+        doorbell.close()
+        engine.dispose()
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

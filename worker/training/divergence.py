@@ -1,0 +1,63 @@
+"""Divergence: loss, gradient or parameters became non-finite. It ends the run as an outcome, never as an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import isfinite
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Cause = Literal["loss", "gradient", "parameter"]
+
+
+class Divergence(Exception):
+    """Raised inside the loop, caught by it. `tensor` is the first parameter concerned, where there is one."""
+
+    def __init__(self, cause: Cause, step: int, tensor: str | None) -> None:
+        where = f" ({tensor})" if tensor else ""
+        super().__init__(f"the {cause}{where} became non-finite in step {step:,}")
+        self.cause, self.step, self.tensor = cause, step, tensor
+
+    def error(self, last_checkpoint_step: int | None) -> dict[str, Any]:
+        """As it is kept with the job."""
+        return {
+            "code": "diverged",
+            "message": str(self),
+            "retryable": False,
+            "step": self.step,
+            "cause": self.cause,
+            "tensor": self.tensor,
+            "last_checkpoint_step": last_checkpoint_step,
+        }
+
+
+def check_step(model: nn.Module, gradients: Iterable[Tensor | None], step: int, loss: float) -> None:
+    """Raise Divergence where the loss or any gradient of this step is NaN or infinite.
+
+    A finite sum proves a tensor finite and is quick; only another sum (which may overflow) is looked into.
+    """
+    if not isfinite(loss):
+        raise Divergence("loss", step, first_non_finite(model.named_parameters()))
+    for gradient in gradients:
+        if gradient is not None and not isfinite(gradient.sum().item()):
+            named = ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
+            if tensor := first_non_finite(named):
+                raise Divergence("gradient", step, tensor)
+            return
+
+
+def check_parameters(model: nn.Module, step: int) -> None:
+    """Raise Divergence where a parameter is NaN or infinite after step `step`: such a checkpoint is no good one."""
+    if tensor := first_non_finite(model.named_parameters()):
+        raise Divergence("parameter", step, tensor)
+
+
+@torch.no_grad()
+def first_non_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Name of the first tensor that holds a NaN or an infinity."""
+    for name, tensor in named:
+        if not isfinite(tensor.sum().item()) and not torch.isfinite(tensor).all():
+            return name
+    return None

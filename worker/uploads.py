@@ -1,0 +1,127 @@
+"""The upload thread of one attempt: checkpoint files go to the database in chunks while the training goes on.
+
+Each chunk is a short transaction that does not touch the job's row. The files belong to this thread and are deleted
+once the checkpoint is complete. The pipe thread hands checkpoints over after it has written the metrics before them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from jobs.lifecycle.lease import Lease
+from jobs.lifecycle.work import begin_checkpoint, complete_checkpoint, put_chunk
+from jobs.tables import CHUNK_BYTES
+from worker.training.messages import Checkpoint
+from worker.verdict import Verdict
+from worker.writes import write_through
+
+WAITING = 2
+"""Checkpoints that may wait; then the trainer does. Their files fill the scratch folder."""
+
+T = TypeVar("T")
+
+
+class Uploads:
+    """A thread from entering the context to leaving it."""
+
+    def __init__(self, engine: Engine, lease: Lease, verdict: Verdict) -> None:
+        self._engine = engine
+        self._lease = lease
+        self._verdict = verdict
+        self._queue: deque[Checkpoint] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=verdict.guard, args=(self._run,), name="upload", daemon=True)
+        self.busy_since: float | None = None
+        """Since when it is at one chunk (monotonic); None where it has nothing to do."""
+
+    def __enter__(self) -> Uploads:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Only once the verdict is decided: an upload under way is given up."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def put(self, checkpoint: Checkpoint) -> None:
+        """Hand over a checkpoint's files; waits where too many wait. Raises Decided."""
+        with self._changed:
+            self._wait_while(lambda: len(self._queue) >= WAITING)
+            self._queue.append(checkpoint)
+            self._changed.notify_all()
+
+    def finish(self) -> None:
+        """Wait until all is uploaded. Raises Decided."""
+        with self._changed:
+            self._wait_while(lambda: bool(self._queue))
+
+    def _wait_while(self, condition: Callable[[], bool]) -> None:
+        while condition():
+            self._verdict.check()
+            self._changed.wait()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._queue:
+                    if self._stopping:
+                        return
+                    self._changed.wait()
+            self._upload(self._queue[0])
+            self.busy_since = None
+            with self._changed:
+                self._queue.popleft()
+                self._changed.notify_all()
+
+    def _upload(self, checkpoint: Checkpoint) -> None:
+        ref = self._write(
+            lambda conn: begin_checkpoint(
+                conn,
+                self._lease,
+                step=checkpoint.step,
+                kind=checkpoint.kind,
+                model_size=checkpoint.model_size,
+                state_size=checkpoint.state_size,
+                summary=checkpoint.summary,
+            )
+        )
+        files = ((ref.model_blob_id, Path(checkpoint.model_path)), (ref.state_blob_id, Path(checkpoint.state_path)))
+        for blob_id, path in files:
+            self._upload_file(blob_id, path)
+        self._write(
+            lambda conn: complete_checkpoint(
+                conn,
+                self._lease,
+                checkpoint_id=ref.id,
+                model_sha256=bytes.fromhex(checkpoint.model_sha256),
+                state_sha256=bytes.fromhex(checkpoint.state_sha256),
+            )
+        )
+        for _, path in files:
+            path.unlink()
+
+    def _upload_file(self, blob_id: int, path: Path) -> None:
+        for seq, data in enumerate(_chunks(path)):
+            self._write(partial(put_chunk, lease=self._lease, blob_id=blob_id, seq=seq, data=data))
+
+    def _write(self, write: Callable[[Connection], T]) -> T:
+        self._verdict.check()
+        self.busy_since = time.monotonic()
+        return write_through(self._engine, write, self._verdict.pause)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while data := file.read(CHUNK_BYTES):
+            yield data

@@ -1,0 +1,102 @@
+"""How an attempt ends: decided once, by whichever thread sees it first, and then written by the attempt.
+
+Finish    the job reached a final state (also cancelled)
+Crash     the attempt is lost, the job goes on by `jobs.lifecycle.crash`
+Requeue   the worker stops; the job goes back without a crash
+Lost      another may have the attempt: nothing may be written
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from jobs.errors import Fenced
+from jobs.states import State
+
+log = structlog.get_logger(__name__)
+
+ErrorDocument = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finish:
+    state: State
+    summary: dict[str, Any]
+    error: ErrorDocument | None = None
+
+
+@dataclass(frozen=True)
+class Crash:
+    error: ErrorDocument
+
+
+@dataclass(frozen=True)
+class Requeue:
+    reason: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    pass
+
+
+Ending = Finish | Crash | Requeue | Lost
+
+
+class Decided(Exception):
+    """What a thread was about to do for the attempt has become pointless."""
+
+
+class Verdict:
+    """The ending of one attempt. `on_decision` is called once, by the thread that decides: it kills the trainer."""
+
+    def __init__(self, on_decision: Callable[[], None]) -> None:
+        self._on_decision = on_decision
+        self._lock = threading.Lock()
+        self._event = threading.Event()
+        self.ending: Ending | None = None
+
+    def decide(self, ending: Ending) -> None:
+        """The first call counts."""
+        with self._lock:
+            if self.ending is not None:
+                return
+            self.ending = ending
+        self._on_decision()
+        self._event.set()
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Whether it is decided within the timeout."""
+        return self._event.wait(timeout_seconds)
+
+    def check(self) -> None:
+        """Raises Decided where it is."""
+        if self.ending is not None:
+            raise Decided
+
+    def pause(self, seconds: float) -> None:
+        """Wait. Raises Decided as soon as it is."""
+        if self._event.wait(seconds):
+            raise Decided
+
+    def guard(self, body: Callable[[], None]) -> None:
+        """Run `body` of one of the attempt's threads: whatever it raises becomes the ending, if there is none yet."""
+        try:
+            body()
+        except Decided:
+            pass
+        except Fenced:
+            self.decide(Lost())
+        except Exception as error:
+            log.exception("the worker failed in an attempt")
+            self.decide(Crash(error_document("worker-error", f"{type(error).__name__}: {error}")))
+
+
+def error_document(code: str, message: str, *, retryable: bool = True, **more: Any) -> ErrorDocument:
+    """An error as the job's row holds it."""
+    return {"code": code, "message": message, "retryable": retryable, **more}
