@@ -6,6 +6,7 @@ The socket is bound here or inherited (`--fd`), so a supervisor can choose the p
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import socket
 import sys
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         settings = Settings()
         configure(level=settings.log_level, log_format=settings.log_format)
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # /readyz asks it for the revision
         app = create_app(settings)
         listener = _listener(arguments, settings)
     except (ValidationError, ValueError, OSError) as error:

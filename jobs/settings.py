@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 QUEUES = {"cpu": ("default",), "cuda": ("cuda", "default")}
 
 
@@ -30,35 +30,45 @@ class Settings(BaseSettings):
     lease_seconds: Seconds = 60.0
     """How long a worker that was not heard of keeps its job."""
     heartbeat_seconds: Seconds = 5.0
+    """How often a worker renews its lease; at most a third of it."""
     idle_poll_seconds: Seconds = 2.0
     """How often an idle worker looks for due jobs by itself, with jitter."""
     stall_timeout_seconds: Seconds = 300.0
     """Silence of a trainer after which it is killed."""
     reap_interval_seconds: Seconds = 0.5
+    """How often a worker looks for jobs whose worker is gone."""
     suspicion_seconds: Seconds = 1.0
     """How long a running job may be without its holder's lock."""
     drain_seconds: Seconds = 20.0
     """Time to save after SIGTERM; less than the stop grace of whatever runs the worker."""
 
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
+    """Largest request body; a larger one is refused with 413."""
     host: str = "127.0.0.1"
+    """Address that the api listens on."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8321
+    """Port that the api listens on; 0 means any free one."""
 
     fashion_mnist_dir: Path = Path("/usr/share/datasets/fashion-mnist")
+    """Folder with the four files of Fashion-MNIST; this default is that of Debian's dataset-fashion-mnist."""
     fashion_mnist_url: str | None = None
     """Folder on the web with the four files of Fashion-MNIST, for machines without them."""
     cache_dir: Path = Field(default_factory=_cache_dir)
+    """Where downloaded data is kept; by default traind in the user's cache folder."""
     scratch_dir: Path = Field(default_factory=lambda: _cache_dir() / "scratch")
     """Where trainers write snapshots before they are uploaded."""
 
     worker_device: Literal["cpu", "cuda"] = "cpu"
+    """What the worker trains on; one worker process per GPU."""
     worker_queues: Annotated[tuple[str, ...], NoDecode, Field(min_length=1)] = ()
     """Names, separated by commas; by default those of the device: default, or cuda,default."""
     worker_threads: Annotated[int, Field(ge=1, le=1_024)] | None = None
     """CPU threads of a trainer; all usable cores where it is not given."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is logged, to stderr."""
     log_format: Literal["json", "console"] = "json"
+    """One JSON object per line, or lines for people."""
 
     @field_validator("worker_queues", mode="before")
     @classmethod

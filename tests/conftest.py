@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -64,8 +65,9 @@ def template(servers: Servers) -> Iterator[str]:
         _admin(servers, "DROP DATABASE {} WITH (FORCE)", name)
 
 
-@pytest.fixture
-def database_url(servers: Servers, template: str) -> Iterator[str]:
+@contextmanager
+def fresh_database(servers: Servers, template: str) -> Iterator[str]:
+    """URL of a clone of the template with a cluster id of its own; dropped afterwards, with its Redis keys."""
     name = f"traind_test_{uuid.uuid4().hex}"
     _admin(servers, "CREATE DATABASE {} TEMPLATE {}", name, template)
     url = servers.database(name)
@@ -77,6 +79,12 @@ def database_url(servers: Servers, template: str) -> Iterator[str]:
     finally:
         _admin(servers, "DROP DATABASE {} WITH (FORCE)", name)
         _drop_keys(servers.redis, f"traind:{row[0]}:*")
+
+
+@pytest.fixture
+def database_url(servers: Servers, template: str) -> Iterator[str]:
+    with fresh_database(servers, template) as url:
+        yield url
 
 
 @pytest.fixture

@@ -54,14 +54,15 @@ class Attempt:
         """Train, and write how it ended; the job's state then, or None where that was not ours to say any more."""
         lease, verdict = self._claim.lease, self.verdict
         try:
-            with Heartbeat(self._host, lease, trainer=self._trainer, verdict=verdict, alive=self._alive) as heartbeat:
+            with Heartbeat(self._host, lease, trainer=self._trainer, verdict=verdict, alive=self.alive) as heartbeat:
                 verdict.guard(partial(self._train, heartbeat))
                 return self._write_ending()
         finally:
             self._trainer.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _alive(self) -> bool:
+    def alive(self) -> bool:
+        """Whether it is still being watched over."""
         return time.monotonic() - self._pulse < self._host.settings.stall_timeout_seconds
 
     def _train(self, heartbeat: Heartbeat) -> None:

@@ -12,13 +12,11 @@ import os
 import signal
 import sys
 import threading
-import traceback
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from worker.deadline import Deadline
 from worker.death_pipe import die_with_writer
-from worker.training.messages import Control, Failed, Message, RunUntil, TrainerJob, decode, encode
+from worker.training.messages import Control, Message, RunUntil, TrainerJob, decode, encode
 
 
 def main(job: str, run_until: float, link: Connection, death: Connection, log_path: str) -> None:
@@ -28,14 +26,7 @@ def main(job: str, run_until: float, link: Connection, death: Connection, log_pa
     die_with_writer(death.fileno())
     _redirect_output(log_path)
     threading.Thread(target=_obey, args=(link, deadline), name="control", daemon=True).start()
-    sending = threading.Lock()
-
-    def emit(message: Message) -> None:
-        data = encode(message)
-        with sending:
-            link.send_bytes(data)
-
-    _train(TrainerJob.model_validate_json(job), emit)
+    _train(TrainerJob.model_validate_json(job), link)
 
 
 def look_around(link: Connection, device: str) -> None:
@@ -75,18 +66,11 @@ def _obey(link: Connection, deadline: Deadline) -> None:
             deadline.move(message.boottime)
 
 
-def _train(job: TrainerJob, emit: Callable[[Message], None]) -> None:
-    """Imported here, not above: the worker imports this module and must stay without torch."""
+def _train(job: TrainerJob, link: Connection) -> None:
+    """Imported here, not above: the worker imports this module too, and stays without torch."""
     from worker.training.run import run
 
-    try:
-        run(job, emit, Control())
-    except MemoryError:
-        raise
-    except Exception as error:
-        traceback.print_exc()
-        emit(
-            Failed(
-                "trainer-error", f"{type(error).__name__}: {error}", retryable=True, traceback=traceback.format_exc()
-            )
-        )
+    def emit(message: Message) -> None:
+        link.send_bytes(encode(message))
+
+    run(job, emit, Control())

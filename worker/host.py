@@ -19,8 +19,8 @@ from jobs.lifecycle.workers import register_worker, stop_worker
 from jobs.settings import Settings
 from worker.scratch import own_folder
 
-POOL_SIZE = 6
-"""Slot, pipe, upload, reaper and housekeeping use one connection each at the same time."""
+POOL_SIZE = 8
+"""Slot, pipe, upload, reaper and each kind of housekeeping use one connection at a time."""
 PACKAGES = ("traind", "torch", "numpy", "celery", "psycopg")
 
 
@@ -28,12 +28,14 @@ PACKAGES = ("traind", "torch", "numpy", "celery", "psycopg")
 class Host:
     """One worker process. `lease_engine` opens an autocommitting connection of its own each time."""
 
+    name: str
     worker_id: UUID
     cluster_id: UUID
     settings: Settings
     engine: Engine
     lease_engine: Engine
     doorbell: Doorbell
+    redis_url: str
     scratch: Path
 
     @property
@@ -43,9 +45,14 @@ class Host:
 
 
 @contextmanager
-def open_host(settings: Settings, *, database_url: str, redis_url: str, name: str) -> Iterator[Host]:
-    """Enter this process in the list of workers, until it stops. Raises OperationalError where Postgres is away."""
-    worker_id = uuid4()
+def open_host(settings: Settings, *, name: str) -> Iterator[Host]:
+    """Enter this process in the list of workers, until it stops.
+
+    Raises ValueError for settings without URLs, OperationalError where Postgres is away.
+    """
+    if settings.database_url is None or settings.redis_url is None:
+        raise ValueError("set TRAIND_DATABASE_URL and TRAIND_REDIS_URL, or start all of it with `traind up`")
+    worker_id, database_url = uuid4(), settings.database_url.get_secret_value()
     engine = make_engine(database_url, application_name=f"traind-worker-{name}"[:63], pool_size=POOL_SIZE)
     lease_engine = make_engine(database_url, application_name=holder_name(worker_id), pool_size=0)
     with engine.begin() as conn:
@@ -58,11 +65,12 @@ def open_host(settings: Settings, *, database_url: str, redis_url: str, name: st
             queues=settings.worker_queues,
             versions=_versions(),
         )
+    redis_url = settings.redis_url.get_secret_value()
     doorbell = Doorbell(redis_url, cluster)
     try:
         with own_folder(settings.scratch_dir, worker_id) as scratch:
             autocommit = lease_engine.execution_options(isolation_level="AUTOCOMMIT")
-            yield Host(worker_id, cluster, settings, engine, autocommit, doorbell, scratch)
+            yield Host(name, worker_id, cluster, settings, engine, autocommit, doorbell, redis_url, scratch)
         with engine.begin() as conn:
             stop_worker(conn, worker_id)
     finally:

@@ -7,9 +7,11 @@ heard the last one, it claims without. `busy` and the pipe `freed` tell `worker.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import threading
+import time
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -24,6 +26,9 @@ from worker.writes import is_outage
 
 log = structlog.get_logger(__name__)
 
+IDLE_SECONDS = 60.0
+"""An idle slot that did not move for so long hangs."""
+
 
 class Slot:
     """A thread from entering the context to leaving it, which waits for the running attempt."""
@@ -35,6 +40,7 @@ class Slot:
         self._lock = threading.Lock()
         self._attempt: Attempt | None = None
         self._rang = False
+        self._turned_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="slot")
         self.busy = False
         self.freed, self._free = os.pipe()
@@ -53,6 +59,11 @@ class Slot:
         self.busy = True
         self._bell.set()
 
+    def alive(self) -> bool:
+        """Whether the thread moves: it claims, looks, or watches over an attempt."""
+        attempt = self._attempt
+        return attempt.alive() if attempt is not None else time.monotonic() - self._turned_at < IDLE_SECONDS
+
     def stop(self) -> None:
         """Claim nothing more, and give the running job back."""
         self._stopping.set()
@@ -60,6 +71,7 @@ class Slot:
             if self._attempt is not None:
                 self._attempt.verdict.decide(Requeue("drained"))
         self._bell.set()
+        self._poke()
 
     def work_once(self) -> bool:
         """Run the best due job, if there is one, in this thread."""
@@ -77,3 +89,61 @@ class Slot:
         if state is State.QUEUED:
             self._host.doorbell.ring(str(claimed.spec.resources.queue))
         return True
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            poll_seconds = self._host.settings.idle_poll_seconds
+            heard = self._bell.wait(poll_seconds * random.uniform(0.75, 1.25))  # noqa: S311
+            self._bell.clear()
+            self._turned_at = time.monotonic()
+            try:
+                if heard or self._look():
+                    self._work()
+            except DBAPIError as error:
+                log.warning("the database did not answer; looking again soon", error=str(error.orig))
+            except Exception:
+                log.exception("the slot failed; looking again soon")
+            self.busy = False
+            self._poke()
+
+    def _look(self) -> bool:
+        """Whether to claim without being woken. Rings for itself first where jobs are due."""
+        with self._host.engine.begin() as conn:
+            due = has_due(conn, self._host.settings.worker_queues, self._host.settings.worker_device)
+        unheard, self._rang = self._rang, False
+        if not due or unheard:
+            return due
+        self._rang = self._host.doorbell.ring(self._host.settings.worker_queues[0])
+        return not self._rang
+
+    def _work(self) -> None:
+        self.busy = True
+        self._rang = False
+        while not self._stopping.is_set() and self.work_once():
+            pass
+
+    def _claim(self) -> Claim | None:
+        """The best due job; a connection that went stale in the pool is replaced at once."""
+        try:
+            return self._claim_now()
+        except DBAPIError as error:
+            if not is_outage(error):
+                raise
+        return self._claim_now()
+
+    def _claim_now(self) -> Claim | None:
+        settings = self._host.settings
+        with self._host.engine.begin() as conn:
+            return claim(
+                conn,
+                worker_id=self._host.worker_id,
+                queues=settings.worker_queues,
+                device=settings.worker_device,
+                threads=self._host.threads,
+                lease_seconds=settings.lease_seconds,
+            )
+
+    def _poke(self) -> None:
+        """Make Celery's loop turn once."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._free, b".")

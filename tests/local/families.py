@@ -56,10 +56,9 @@ def assert_gone(processes: list[psutil.Process], *, within_seconds: float = PATI
     assert not alive
 
 
-def guard_of(name: str) -> psutil.Process:
-    """The guard, among our children, of the program `name`."""
-    (found,) = [child for child in psutil.Process().children() if name in child.cmdline()]
-    return found
+def guards_of(name: str, *, parent: int | None = None) -> list[psutil.Process]:
+    """The guards, among our children or those of `parent`, of programs named `name`."""
+    return [child for child in psutil.Process(parent).children() if name in child.cmdline()]
 
 
 def only_child(pid: int) -> psutil.Process:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import signal
+import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -23,7 +25,7 @@ from local import folders, postgres
 from local.errors import ServerMissing
 from local.process import Family
 from local.servers import Servers
-from tests.local.families import PATIENT, assert_gone, guard_of, only_child
+from tests.local.families import PATIENT, assert_gone, guards_of, only_child
 
 MakeServers = Callable[[], Servers]
 
@@ -45,47 +47,52 @@ def kept(url: str) -> str:
     return ask(url, "SELECT string_agg(text, ' ' ORDER BY text) FROM kept")
 
 
-def test_it_is_a_durable_18_in_utf_8_that_listens_on_no_network(servers_in: MakeServers) -> None:
-    with servers_in() as servers:
-        settings = {
-            name: ask(servers.database_url, f"SHOW {name}")
-            for name in ("fsync", "synchronous_commit", "full_page_writes", "max_wal_size", "listen_addresses")
-        }
-        assert settings == {
-            "fsync": "on",
-            "synchronous_commit": "on",
-            "full_page_writes": "on",
-            "max_wal_size": "4GB",
-            "listen_addresses": "",
-        }
-        assert ask(servers.database_url, "SHOW server_version").startswith("18.")
-        assert ask(servers.database_url, "SELECT lower('ÄÖ') || getdatabaseencoding()") == "äöUTF8"
-        assert not [c for c in only_child(guard_of("postgres").pid).net_connections() if c.family.name != "AF_UNIX"]
+@pytest.fixture(scope="module")
+def running() -> Iterator[Servers]:
+    """As a user has them."""
+    folder = Path(tempfile.mkdtemp(prefix="traind-test-"))
+    with pytest.MonkeyPatch.context() as patch, closing(Family()) as family:
+        patch.setenv("SECRET_OF_THE_OPERATOR", "x")
+        patch.setenv("PGPORT", "5999")
+        with Servers(folder, family, redis_source="wheel", report=print) as servers:
+            yield servers
+    shutil.rmtree(folder)
 
 
-def test_only_its_password_opens_it_and_only_its_user_reaches_it(data_dir: Path, servers_in: MakeServers) -> None:
-    with servers_in() as servers:
-        wrong = make_url(servers.database_url).set(password="wrong").render_as_string(hide_password=False)
-        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-            psycopg.connect(wrong)
-        for folder in (data_dir / "run", data_dir / "postgres", data_dir / "postgres" / "cluster"):
-            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert stat.S_IMODE((data_dir / "postgres" / "password").stat().st_mode) == 0o600
-        assert stat.S_IMODE(data_dir.stat().st_mode) & 0o007 == 0
-        server = only_child(guard_of("postgres").pid)
+def server_of(servers: Servers, name: str) -> psutil.Process:
+    (guard,) = [guard for guard in guards_of(name) if str(servers.data_dir) in guard.cmdline()[-1]]
+    return only_child(guard.pid)
+
+
+def test_it_is_a_durable_18_in_utf_8(running: Servers) -> None:
+    on = ("fsync", "synchronous_commit", "full_page_writes")
+    assert {ask(running.database_url, f"SHOW {name}") for name in on} == {"on"}
+    assert ask(running.database_url, "SHOW max_wal_size") == "4GB"
+    assert ask(running.database_url, "SHOW server_version").startswith("18.")
+    assert ask(running.database_url, "SELECT lower('ÄÖ') || getdatabaseencoding()") == "äöUTF8"
+
+
+def test_only_its_password_opens_it(running: Servers) -> None:
+    wrong = make_url(running.database_url).set(password="wrong").render_as_string(hide_password=False)
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(wrong)
+
+
+def test_nobody_else_reaches_it(running: Servers) -> None:
+    folder = running.data_dir
+    for private in (folder / "run", folder / "postgres", folder / "postgres" / "cluster"):
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "postgres" / "password").stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) & 0o007 == 0
+    for name in ("postgres", "redis"):
+        server = server_of(running, name)
         assert server.uids().effective != 0
-        assert "password" not in " ".join(server.cmdline())
+        assert not [connection for connection in server.net_connections() if connection.family != socket.AF_UNIX]
 
 
-def test_the_operator_s_environment_is_not_the_servers(
-    servers_in: MakeServers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SECRET_OF_THE_OPERATOR", "x")
-    monkeypatch.setenv("PGPORT", "5999")
-    with servers_in() as servers:
-        assert ask(servers.database_url, "SELECT 1") == "1"
-        for name in ("postgres", "redis"):
-            assert "SECRET_OF_THE_OPERATOR" not in only_child(guard_of(name).pid).environ()
+def test_the_operator_s_environment_is_not_the_servers(running: Servers) -> None:
+    for name in ("postgres", "redis"):
+        assert "SECRET_OF_THE_OPERATOR" not in server_of(running, name).environ()
 
 
 def test_what_is_written_is_there_after_a_stop_and_after_a_kill(servers_in: MakeServers) -> None:
@@ -93,22 +100,26 @@ def test_what_is_written_is_there_after_a_stop_and_after_a_kill(servers_in: Make
         write(servers.database_url, "before-the-stop")
     with servers_in() as servers:
         write(servers.database_url, "before-the-kill")
-        server = only_child(guard_of("postgres").pid)
-        guard_of("postgres").suspend()  # so that nothing starts it again
-        backends = server.children()
-        server.kill()
-        assert_gone(backends)
-        guard_of("postgres").kill()
-        with pytest.raises(psycopg.OperationalError):
-            psycopg.connect(servers.database_url)
+        kill(servers, "postgres")
     with servers_in() as servers:
         assert kept(servers.database_url) == "before-the-kill before-the-stop"
+
+
+def kill(servers: Servers, name: str) -> None:
+    """Kill the server and its guard; the guard first stands still, and so does not start it again."""
+    server = server_of(servers, name)
+    guard = psutil.Process(server.ppid())
+    guard.suspend()
+    backends = server.children()
+    server.kill()
+    assert_gone(backends)
+    guard.kill()
 
 
 def test_a_dead_server_is_started_again(servers_in: MakeServers) -> None:
     with servers_in() as servers:
         write(servers.database_url, "x")
-        only_child(guard_of("postgres").pid).kill()
+        server_of(servers, "postgres").kill()
         deadline = time.monotonic() + PATIENT
         while True:
             try:
@@ -170,7 +181,7 @@ def test_a_data_folder_with_a_long_path_gets_a_short_folder_for_sockets(data_dir
     long = data_dir / ("long" * 30)
     folders.make(long)
     data_dir.chmod(0o711)
-    with Servers(long, family, redis_source="wheel", report=print) as servers:
+    with Servers(long, family, redis_source="wheel", durable=False, report=print) as servers:
         assert ask(servers.database_url, "SELECT 1") == "1"
         short = (long / "run").readlink()
         assert stat.S_IMODE(short.stat().st_mode) == 0o700
@@ -191,10 +202,10 @@ def test_programs_that_the_servers_user_can_t_reach_are_copied(
         (closed / package).symlink_to(Path(spec.origin).parent)
     (closed / f"{postgres.PACKAGE}.libs").symlink_to(Path(spec.origin).parents[1] / f"{postgres.PACKAGE}.libs")
     monkeypatch.syspath_prepend(str(closed))
-    with Servers(data_dir, family, redis_source="wheel", report=print) as servers:
+    with Servers(data_dir, family, redis_source="wheel", durable=False, report=print) as servers:
         assert ask(servers.database_url, "SELECT 1") == "1"
         for name in ("postgres", "redis"):
-            assert Path(only_child(guard_of(name).pid).exe()).is_relative_to(data_dir / "programs")
+            assert Path(server_of(servers, name).exe()).is_relative_to(data_dir / "programs")
     copied = sum(path.stat().st_size for path in (data_dir / "programs").rglob("*") if not path.is_symlink())
     assert copied < 60_000_000
 

@@ -6,16 +6,15 @@ import os
 import queue
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from local import guard
 from local.errors import StartFailed
+from local.guard import BoundedLog
 from local.process import Family, Kept, Program, ended
-from tests.local.families import PATIENT, assert_gone, guard_of, only_child, owner, python
+from tests.local.families import PATIENT, assert_gone, guards_of, only_child, owner, python
 
 OWNER = """
     import json, pathlib, signal, sys, psutil
@@ -36,12 +35,6 @@ print("started", flush=True)
 while True:
     signal.pause()
 """
-
-
-@pytest.fixture
-def family() -> Iterator[Family]:
-    with closing(Family()) as family:
-        yield family
 
 
 def log_until(program: Program, text: str) -> str:
@@ -113,7 +106,7 @@ def test_all_output_of_a_program_is_kept(tmp_path: Path, family: Family) -> None
 
 
 def test_a_log_is_bounded(tmp_path: Path) -> None:
-    with closing(guard.BoundedLog(tmp_path / "a.log", limit=1_000)) as log:
+    with closing(BoundedLog(tmp_path / "a.log", limit=1_000)) as log:
         for i in range(100):
             log.write(f"{i:098}\n".encode())
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2_000
@@ -152,7 +145,8 @@ def test_a_killed_program_is_running_again(tmp_path: Path, family: Family) -> No
     program = python(OBEDIENT, tmp_path)
     kept = Kept(family, program, report=said.put)
     log_until(program, "started\n")
-    only_child(guard_of("program").pid).kill()
+    (guard,) = guards_of("program")
+    only_child(guard.pid).kill()
     assert "was ended by SIGKILL" in said.get(timeout=PATIENT)
     log_until(program, "started\nstarted\n")
     kept.stop()

@@ -110,7 +110,7 @@ class Draft:
 
     def _where(self, pointer: str) -> str:
         shown = pointer or "/"
-        given = pointer
+        given = f"{pointer}/name" if f"{pointer}/name" in self._origins else pointer
         while given and given not in self._origins:
             given = given.rpartition("/")[0]
         if given:

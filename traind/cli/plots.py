@@ -35,6 +35,7 @@ class Scale:
         return self.low > 0 and self.high / self.low >= LOG_FROM_RATIO
 
     def place(self, value: float) -> float:
+        # halved, because the difference of two large numbers may overflow
         low, high, at = (math.log(v) if self.log else v / 2 for v in (self.low, self.high, value))
         return min(1.0, max(0.0, (at - low) / (high - low))) if high > low else 0.5
 

@@ -1,0 +1,91 @@
+"""Writes docs/configuration.md from the settings: `python -m jobs.settings_doc docs/configuration.md`."""
+
+from __future__ import annotations
+
+import argparse
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic.fields import FieldInfo
+
+from jobs.settings import Settings
+
+INTRO = """\
+# Configuration
+
+<!-- Written by `python -m jobs.settings_doc docs/configuration.md`; a test compares. Change jobs/settings.py instead. -->
+
+Every process reads its settings from environment variables; an unusable value stops it at start with the variable's
+name and the reason. `traind up` passes its environment on to the api and the worker.
+
+| variable | type | default | meaning |
+|---|---|---|---|
+"""
+
+OTHERS = """
+## Of the command line
+
+| variable | meaning |
+|---|---|
+| `TRAIND_URL` | Address of the service that the CLI talks to; where it is not set, the local one of the data folder. |
+| `TRAIND_API_KEY` | Key for that address. |
+| `TRAIND_DATA_DIR` | Data folder of `traind up`, and where the CLI looks for a local service. Default: \
+/var/lib/traind as root, else traind in the user's data folder. |
+
+## Of docker-compose.yml
+
+| variable | meaning |
+|---|---|
+| `TRAIND_DATABASE_PASSWORD` | Password of the Postgres user; needed. |
+| `TRAIND_REDIS_PASSWORD` | Password of Redis; needed. Letters and digits only, since it stands in `TRAIND_REDIS_URL`. |
+| `TRAIND_PORT` | Port of this machine on which the API answers (127.0.0.1 only). Default: 8321. |
+
+libpq's own variables, such as `PGPASSWORD`, `PGPASSFILE` and `PGSSLMODE`, hold for `TRAIND_DATABASE_URL` too, so that
+the URL needs no password.
+"""
+
+
+def document() -> str:
+    """The page's text."""
+    return INTRO + "".join(_row(name, field) for name, field in Settings.model_fields.items()) + OTHERS
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    meaning = " ".join((field.description or "").split())
+    return f"| `TRAIND_{name.upper()}` | {_type(field.annotation)} | {_default(field)} | {meaning} |\n"
+
+
+def _type(annotation: Any) -> str:
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _type(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is Literal:
+        return " or ".join(typing.get_args(annotation))
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return " or ".join(_type(a) for a in typing.get_args(annotation) if a is not type(None))
+    if typing.get_origin(annotation) is tuple:
+        return "list"
+    names = {
+        "SecretStr": "secret",
+        "str": "text",
+        "int": "integer",
+        "float": "number",
+        "Path": "folder",
+        "bool": "bool",
+    }
+    return names[annotation.__name__]
+
+
+def _default(field: FieldInfo) -> str:
+    return "" if field.default_factory is not None or field.default in (None, ()) else f"`{field.default}`"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", type=Path)
+    parser.parse_args().path.write_text(document())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""A worker process: `python -m worker [--once] [--device cpu|cuda] [--queues a,b] [--name n]`.
+
+Reads TRAIND_… settings. It lives in a package's `__main__`, because a trainer started by `multiprocessing` would
+import any other main module again, with Celery and all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import structlog
+from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
+
+from jobs.log import configure
+from jobs.settings import Settings
+from worker.app import hang_up, listen, make_app
+from worker.health import default_name
+from worker.host import Host, open_host
+from worker.process import WarmUpFailed, warm_up
+from worker.rounds import housekeeping, reaper, sign_of_life
+from worker.slot import Slot
+from worker.stopping import on_signals
+
+log = structlog.get_logger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until told to stop (with --once: until one job ended); the process's exit code."""
+    arguments = _parse(argv)
+    given = {"worker_device": arguments.device, "worker_queues": arguments.queues}
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        return _refuse(f"bad settings: {error}", code=2)
+    configure(level=settings.log_level, log_format=settings.log_format)
+    try:
+        warm_up(settings.worker_device)
+        with open_host(settings, name=arguments.name) as host:
+            (_work_once if arguments.once else _work)(host)
+    except (WarmUpFailed, ValueError) as error:
+        return _refuse(str(error), code=2)
+    except OperationalError as error:
+        return _refuse(f"the database does not answer: {error.orig}", code=1)
+    return 0
+
+
+def _refuse(message: str, *, code: int) -> int:
+    sys.stderr.write(f"{message}\n")
+    return code
+
+
+def _work(host: Host) -> None:
+    slot = Slot(host)
+    app = make_app(slot, cluster_id=host.cluster_id, redis_url=host.redis_url)
+
+    def stop() -> None:
+        hang_up()
+        slot.stop()
+
+    on_signals(stop)
+    with ExitStack() as stack:
+        for rounds in (reaper(host), *housekeeping(host), sign_of_life(host, slot)):
+            stack.enter_context(rounds)
+        stack.enter_context(slot)
+        log.info("worker ready", worker=str(host.worker_id), queues=host.settings.worker_queues)
+        listen(app, name=host.name, queues=host.settings.worker_queues)
+
+
+def _work_once(host: Host) -> None:
+    slot = Slot(host)
+    on_signals(slot.stop)
+    if not slot.work_once():
+        log.info("nothing is due")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m worker", description="Trains jobs, one at a time.")
+    parser.add_argument("--once", action="store_true", help="run the best due job, if there is one, and exit")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="what to train on (TRAIND_WORKER_DEVICE)")
+    parser.add_argument("--queues", help="names of queues, separated by commas (TRAIND_WORKER_QUEUES)")
+    parser.add_argument("--name", default=default_name(), help="shown in the list of workers (default: this machine's)")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

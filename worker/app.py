@@ -1,0 +1,60 @@
+"""The Celery side of a worker: hears the doorbell on Redis and wakes the slot. Knows no jobs and no database.
+
+The task returns at once and the slot runs the job in its own thread, so Redis and Celery may come and go meanwhile.
+`Gate` takes a message only while the slot is idle, and looks again the moment it becomes idle: a wake goes to a
+worker that can act on it, without waiting for the tick of Celery's loop. Celery's worker is its library class, not
+its command: no signal handlers, no log set-up of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from celery import Celery, bootsteps
+from celery.worker import state as celery_state
+from celery.worker.worker import WorkController
+
+from jobs.doorbell import WAKE_TASK, celery_options, wake_queue
+from worker.slot import Slot
+
+
+def make_app(slot: Slot, *, cluster_id: UUID, redis_url: str) -> Celery:
+    """The Celery app that wakes `slot`."""
+    app = Celery("traind-worker", set_as_current=False, fixups=[])
+    app.conf.update(celery_options(cluster_id, redis_url))
+
+    def wake(_queue: str) -> None:
+        slot.wake()
+
+    app.task(wake, name=WAKE_TASK)
+
+    class Gate(bootsteps.StartStopStep):  # type: ignore[misc]
+        """Begins with each connection to Redis, after Celery's own consumer."""
+
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def start(self, consumer: Any) -> None:
+            qos = consumer.task_consumer.channel.qos
+            may_consume = qos.can_consume
+            qos.can_consume = lambda: not slot.busy and may_consume()
+            consumer.hub.add_reader(slot.freed, os.read, slot.freed, 4_096)
+
+        def stop(self, consumer: Any) -> None:
+            consumer.hub.remove(slot.freed)
+
+    app.steps["consumer"].add(Gate)
+    return app
+
+
+def listen(app: Celery, *, name: str, queues: Sequence[str]) -> None:
+    """Hear wakes for `queues` in this thread until `hang_up`, over any outage of Redis."""
+    heard = [wake_queue(queue) for queue in queues]
+    WorkController(app=app, hostname=f"traind@{name}", queues=heard, loglevel="WARNING").start()
+
+
+def hang_up() -> None:
+    """Make `listen` return, at its loop's next turn; from any thread or signal handler."""
+    celery_state.should_stop = 0

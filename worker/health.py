@@ -1,0 +1,59 @@
+"""The health file of a worker, and the check that reads it: `python -m worker.health` exits with 0 or 1.
+
+The file holds the time (boottime, which no clock setting moves) at which the worker was last seen to be well; it is
+found by the worker's name under the scratch folder. Made for a container's health check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+from jobs.settings import Settings
+from worker.clock import boottime
+
+FRESH_SECONDS = 30.0
+
+
+def default_name() -> str:
+    """The name of a worker that was given none: its machine's."""
+    return platform.node() or "worker"
+
+
+def write_health(scratch_dir: Path, name: str) -> None:
+    """This worker is well now."""
+    path = _path(scratch_dir, name)
+    fresh = path.with_suffix(f".{os.getpid()}")
+    fresh.write_text(json.dumps({"pid": os.getpid(), "boottime": boottime()}))
+    fresh.replace(path)
+
+
+def is_healthy(scratch_dir: Path, name: str) -> bool:
+    """Whether a worker of this name was well within the last FRESH_SECONDS."""
+    try:
+        seen = json.loads(_path(scratch_dir, name).read_text())["boottime"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return bool(0 <= boottime() - seen < FRESH_SECONDS)
+
+
+def _path(scratch_dir: Path, name: str) -> Path:
+    return scratch_dir / f"health-{name}.json"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m worker.health", description="Exit code 0 if the worker is well.")
+    parser.add_argument("--name", default=default_name(), help="the worker's name (default: this machine's)")
+    name = parser.parse_args().name
+    if is_healthy(Settings().scratch_dir, name):
+        return 0
+    sys.stderr.write(f"worker {name} was not seen well within the last {FRESH_SECONDS:g} s\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

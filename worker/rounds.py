@@ -1,0 +1,101 @@
+"""Work that a worker process does again and again beside its slot, each in a thread: reaping and housekeeping.
+
+Every worker does it, for every worker may be the only one left; the functions it calls see to it that many at once
+do no harm. A round that fails is logged and the next one comes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from jobs.blobs import ensure_partitions
+from jobs.lifecycle.reap import reap
+from jobs.lifecycle.workers import see_worker
+from jobs.metrics.compact import compact_due
+from jobs.states import State
+from worker.health import write_health
+from worker.host import Host
+from worker.slot import Slot
+
+SEEN_SECONDS = 5.0
+PARTITIONS_SECONDS = 2.0
+COMPACT_SECONDS = 10.0
+COMPACT_ATTEMPTS = 16
+
+log = structlog.get_logger(__name__)
+
+
+class Rounds:
+    """Calls `body` every `seconds`, from entering the context to leaving it; the first time at once."""
+
+    def __init__(self, name: str, body: Callable[[], object], *, seconds: float) -> None:
+        self._body = body
+        self._seconds = seconds
+        self._stopping = threading.Event()
+        self._failing = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def __enter__(self) -> Rounds:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._body()
+                self._failing = False
+            except DBAPIError as error:
+                if not self._failing:
+                    log.warning("a round failed; the next one comes", round=self._thread.name, error=str(error.orig))
+                self._failing = True
+            except Exception:
+                log.exception("a round failed; the next one comes", round=self._thread.name)
+            self._stopping.wait(self._seconds)
+
+
+def reaper(host: Host) -> Rounds:
+    """Puts the jobs of dead workers back, and rings for them."""
+
+    def round_() -> None:
+        settings = host.settings
+        with host.engine.begin() as conn:
+            reaped = reap(
+                conn,
+                cluster_id=host.cluster_id,
+                suspicion_seconds=settings.suspicion_seconds,
+                lease_seconds=settings.lease_seconds,
+            )
+        for one in reaped:
+            log.warning("attempt reaped", job=str(one.job_id), attempt=one.attempt, code=one.code, state=one.state)
+            if one.state is State.QUEUED:
+                host.doorbell.ring(one.queue)
+
+    return Rounds("reaper", round_, seconds=host.settings.reap_interval_seconds)
+
+
+def housekeeping(host: Host) -> tuple[Rounds, Rounds]:
+    """Partitions ahead of the blobs; metrics of ended attempts compacted."""
+    return (
+        Rounds("partitions", lambda: ensure_partitions(host.engine), seconds=PARTITIONS_SECONDS),
+        Rounds("compaction", lambda: compact_due(host.engine, limit=COMPACT_ATTEMPTS), seconds=COMPACT_SECONDS),
+    )
+
+
+def sign_of_life(host: Host, slot: Slot) -> Rounds:
+    """Says that this worker is alive: to the list of workers, and to the health check as long as the slot moves."""
+
+    def round_() -> None:
+        if slot.alive():
+            write_health(host.settings.scratch_dir, host.name)
+        with host.engine.begin() as conn:
+            see_worker(conn, host.worker_id)
+
+    return Rounds("sign-of-life", round_, seconds=SEEN_SECONDS)
