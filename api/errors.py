@@ -165,14 +165,15 @@ def problem(
 ) -> JSONResponse:
     """The problem document for `code`, with no more of the client's own words than a person reads."""
     kind = KINDS[code]
+    shown = [{name: _short(text) for name, text in error.items()} for error in errors[:MAX_ERRORS]]
     document = {
         "type": f"urn:traind:problem:{code}",
         "title": kind.title,
         "status": kind.status,
         "detail": _short(detail),
         "code": code,
-        **({"pointer": errors[0]["pointer"]} if errors and "pointer" in errors[0] else {}),
-        "errors": [{name: _short(text) for name, text in error.items()} for error in errors[:MAX_ERRORS]],
+        **({"pointer": shown[0]["pointer"]} if shown and "pointer" in shown[0] else {}),
+        "errors": shown,
         **(members or {}),
         "request_id": request.scope["state"]["request_id"],
     }

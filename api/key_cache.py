@@ -21,6 +21,9 @@ class KeyCache:
         self._lock = threading.Lock()
         self._known: dict[bytes, tuple[Principal, float]] = {}
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def get(self, key: str) -> Principal | None:
         principal, until = self._known.get(_digest(key), (None, 0.0))
         return principal if self._clock() < until else None

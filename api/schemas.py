@@ -45,13 +45,20 @@ class Progress(Answer):
     eta_seconds: float | None
 
 
+class Best(Answer):
+    """The best finite value of a metric and the step it was measured at."""
+
+    value: float
+    step: int
+
+
 class Summary(Answer):
     """The last and the best value of each metric."""
 
     last: dict[str, float | None]
-    best: dict[str, float | None]
+    best: dict[str, Best]
     nonfinite: dict[str, NonFinite]
-    """Keys whose last value is not a finite number, and which it is."""
+    """Keys whose last value is not a finite number, and which it is, where that is known."""
 
 
 class Failure(Answer):

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from api.schemas import (
     Attempt,
+    Best,
     Blob,
     Checkpoint,
     CheckpointLinks,
@@ -58,8 +59,8 @@ def summary_view(summary: Mapping[str, Any]) -> Summary:
     last, best = summary.get("last", {}), summary.get("best", {})
     return Summary(
         last={key: finite(value) for key, value in last.items()},
-        best={key: finite(value) for key, value in best.items()},
-        nonfinite={key: non_finite(value) for key, value in last.items() if not math.isfinite(value)},
+        best={key: Best.model_validate(value) for key, value in best.items()},
+        nonfinite={key: non_finite(v) for key, v in last.items() if v is not None and not math.isfinite(v)},
     )
 
 

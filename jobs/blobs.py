@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, LargeBinary, func, insert, select, text
+from sqlalchemy import ColumnElement, Connection, Engine, LargeBinary, func, insert, select, text
 
 from jobs.errors import BlobNotComplete, NotFound
 from jobs.tables import BLOBS_PER_PARTITION, CHUNK_BYTES, blob, blob_chunk, partition_ddl
@@ -74,11 +74,13 @@ def _parts(engine: Engine, blob_id: int, start: int, stop: int) -> Iterator[byte
 
 
 def _read(engine: Engine, blob_id: int, seq: int, offset: int, size: int) -> bytes:
-    data = func.substring(blob_chunk.c.data, offset + 1, size, type_=LargeBinary)
+    data: ColumnElement[bytes] = blob_chunk.c.data
+    if size < CHUNK_BYTES:
+        data = func.substring(data, offset + 1, size, type_=LargeBinary)
     readable = select(blob.c.id).where(blob.c.id == blob_id, blob.c.state == "complete").exists()
     query = select(data).where(blob_chunk.c.blob_id == blob_id, blob_chunk.c.seq == seq, readable)
     with engine.connect() as conn:
-        part: bytes | None = conn.execute(query).scalar_one_or_none()
+        part: bytes | None = conn.execute(query.execution_options(binary_results=True)).scalar_one_or_none()
     if not part:
         raise NotFound("blob", blob_id)
     return part

@@ -51,9 +51,14 @@ def broker_url(redis_url: str) -> str:
 
 def celery_options(cluster_id: UUID, redis_url: str) -> dict[str, Any]:
     """Celery's settings, for those who ring and those who listen."""
+    name = f"traind:{cluster_id}"
     return {
         "broker_url": broker_url(redis_url),
-        "broker_transport_options": {"global_keyprefix": f"traind:{cluster_id}:", "socket_connect_timeout": 2.0},
+        "broker_transport_options": {
+            "global_keyprefix": f"{name}:",
+            "client_name": name,
+            "socket_connect_timeout": 2.0,
+        },
         "broker_connection_retry_on_startup": True,
         "result_backend": None,
         "task_ignore_result": True,

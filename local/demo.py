@@ -20,19 +20,24 @@ from local.signals import stop_signals
 from local.supervisor import Service
 from traind.cli.errors import FAILED, INTERRUPTED, OK
 from traind.cli.live import Board, last
-from traind.cli.output import duration, note, number, stderr, stdout
+from traind.cli.output import data as line
+from traind.cli.output import duration, note, number, show, stderr
 from traind.cli.plots import Scale, sparkline
 from traind.client import Client, Job
 
 POLL_SECONDS = 0.15
-CURVE_CELLS = 24
+CURVES = ("val/accuracy", "train/loss")
+CURVE_CELLS = 40
 
 Json = Mapping[str, Any]
 COMMON: Mapping[str, Json] = {
-    "digits": {"model": {"name": "mlp", "hidden": [64]}, "training": {"epochs": 40, "batch_size": 32, "seed": 0}},
+    "digits": {
+        "model": {"name": "mlp", "hidden": [256, 128]},
+        "training": {"epochs": 25, "batch_size": 32, "seed": 0, "threads": 1},
+    },
     "fashion_mnist": {
         "model": {"name": "mlp", "hidden": [128]},
-        "training": {"epochs": 3, "batch_size": 64, "seed": 0},
+        "training": {"epochs": 3, "batch_size": 64, "seed": 0, "threads": 1},
     },
 }
 """What the three jobs share, by data set."""
@@ -58,7 +63,7 @@ def run(data: str, *, data_dir: Path | None = None) -> int:
             with Service(folder, report=note) as service, Client(service.url, service.api_key) as client:
                 note(f"API   {service.url}/docs\ndata  {folder}\n")
                 jobs = _train(client, data, parent)
-                curves = {job.id: _curve(client, job) for job in jobs if "val/accuracy" in job.metrics.last}
+                curves = {job.id: _curves(client, job) for job in jobs}
     except KeyboardInterrupt:
         note(f"stopped; nothing is left running. What there was is in {folder}")
         return INTERRUPTED
@@ -89,36 +94,41 @@ def _train(client: Client, data: str, parent: int) -> list[Job]:
     return list(jobs.values())
 
 
-def _curve(client: Client, job: Job) -> list[float]:
-    (series,) = client.metrics(job.id, keys=["val/accuracy"], max_points=CURVE_CELLS).series
-    return series.values("mean")
+def _curves(client: Client, job: Job) -> dict[str, list[float]]:
+    found = client.metrics(job.id, keys=[key for key in CURVES if key in job.metrics.last], max_points=CURVE_CELLS)
+    return {series.key: series.values("mean") for series in found.series}
 
 
-def _compare(jobs: Sequence[Job], curves: Mapping[str, Sequence[float]]) -> None:
-    """The table of the outcome on stdout; the curves share one scale."""
-    scale = Scale.of([value for curve in curves.values() for value in curve])
-    best = max((job.metrics.best.get("val/accuracy") or 0.0 for job in jobs), default=0.0)
+def _compare(jobs: Sequence[Job], curves: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """The outcome on stdout: the numbers as a table, then the curves of each metric on one scale."""
+    tops = {job.id: job.metrics.best["val/accuracy"].value for job in jobs if "val/accuracy" in job.metrics.best}
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for header in ("optimizer", "lr"):
-        table.add_column(header)
-    for header in ("best val acc", "final val acc", "val loss", "train loss", "steps/s", "wall time"):
-        table.add_column(header, justify="right")
-    table.add_column(f"val acc, {number(scale.low)} to {number(scale.high)}" if scale else "")
+    for i, header in enumerate(("optimizer", "lr", "best acc", "final acc", "val loss", "steps/s", "wall time")):
+        table.add_column(header, justify="right" if i > 1 else "left")
     for job in jobs:
-        top = job.metrics.best.get("val/accuracy")
+        top = tops.get(job.id)
         table.add_row(
             job.name,
             number(job.spec["optimizer"]["lr"]),
-            Text(number(top), style="bold green" if top == best else ""),
+            Text(number(top), style="bold green" if top == max(tops.values(), default=None) else ""),
             last(job, "val/accuracy"),
             last(job, "val/loss"),
-            last(job, "train/loss"),
             _rate(job),
             duration(_wall_seconds(job)),
-            sparkline(curves.get(job.id, ()), scale),
         )
     note("")
-    stdout().print(table)
+    show(table)
+    for key in CURVES:
+        _draw(key, {job.name or job.id: curves[job.id][key] for job in jobs if key in curves[job.id]})
+
+
+def _draw(key: str, curves: Mapping[str, Sequence[float]]) -> None:
+    scale = Scale.of([value for curve in curves.values() for value in curve])
+    if scale is None:
+        return
+    line(f"\n{key}, {number(scale.low)} to {number(scale.high)}{', by its logarithm' if scale.log else ''}")
+    for name, curve in curves.items():
+        line(f"{name:<14} {sparkline(curve, scale)}")
 
 
 def _rate(job: Job) -> str:

@@ -78,26 +78,23 @@ class Adam(RuleOptimizer):
 
     def update_group(self, group: dict[str, Any], pairs: list[tuple[Tensor, Tensor]]) -> None:
         beta1, beta2 = group["betas"]
+        options = {key: group[key] for key in ("eps", "weight_decay", "maximize", "decoupled_weight_decay")}
+        options |= {"lr": squeezed(group["lr"]), "beta1": squeezed(beta1), "beta2": squeezed(beta2)}
         for param, grad in pairs:
             state = self.state[param]
             if not state:
                 state.update(new_state(param, amsgrad=group["amsgrad"]))
             max_exp_avg_sq = state["max_exp_avg_sq"] if group["amsgrad"] else None
-            state["step"] += 1
+            step = state["step"]
+            step += 1
             adam_update(
                 param,
                 grad,
                 state["exp_avg"],
                 state["exp_avg_sq"],
                 max_exp_avg_sq,
-                step=state["step"].item(),
-                lr=squeezed(group["lr"]),
-                beta1=squeezed(beta1),
-                beta2=squeezed(beta2),
-                eps=group["eps"],
-                weight_decay=group["weight_decay"],
-                maximize=group["maximize"],
-                decoupled_weight_decay=group["decoupled_weight_decay"],
+                step=step.item(),
+                **options,
             )
 
     def __setstate__(self, state: dict[str, Any]) -> None:

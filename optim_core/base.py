@@ -84,5 +84,3 @@ class RuleOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for flag in self.flags:
                 group.setdefault(flag, False)
-            for hint in ("foreach", "fused"):
-                group.setdefault(hint, None)

@@ -122,5 +122,5 @@ def adam_update(
 
     step_size = lr / (1 - beta1**step)
     bias_correction2_sqrt = (1 - beta2**step) ** 0.5
-    denom = (exp_avg_sq.sqrt() / bias_correction2_sqrt).add_(eps)
+    denom = exp_avg_sq.sqrt().div_(bias_correction2_sqrt).add_(eps)
     param.addcdiv_(exp_avg, denom, value=-float(step_size))

@@ -75,17 +75,9 @@ class SGD(RuleOptimizer):
         has_momentum = group["momentum"] != 0
         # All buffers before the first update: a parameter listed twice (torch warns) starts two, as in torch.
         buffers = [self.state[param].get("momentum_buffer") if has_momentum else None for param, _ in pairs]
+        options = {key: group[key] for key in ("momentum", "dampening", "nesterov", "maximize")}
+        options |= {"lr": number(group["lr"]), "weight_decay": number(group["weight_decay"])}
         for (param, grad), momentum_buffer in zip(pairs, buffers, strict=True):
-            buffer = sgd_update(
-                param,
-                grad,
-                momentum_buffer,
-                lr=number(group["lr"]),
-                momentum=group["momentum"],
-                dampening=group["dampening"],
-                weight_decay=number(group["weight_decay"]),
-                nesterov=group["nesterov"],
-                maximize=group["maximize"],
-            )
+            buffer = sgd_update(param, grad, momentum_buffer, **options)
             if has_momentum:
                 self.state[param]["momentum_buffer"] = buffer

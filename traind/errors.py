@@ -51,7 +51,7 @@ class InvalidSpec(TraindError):
         """From pydantic's error about `document`; the tags of discriminated unions are left out of the pointers."""
         problems: dict[str, Problem] = {}
         for e in error.errors(include_url=False, include_input=False):
-            at = pointer(e["loc"], document)
+            at = pointer(e["loc"], document) + e.get("ctx", {}).get("at", "")
             known = problems.get(at)
             message = f"{known.message}; or: {e['msg']}" if known else e["msg"]
             problems[at] = Problem(at, e["type"], message)

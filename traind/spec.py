@@ -40,9 +40,12 @@ Text = Annotated[str, Strict(), StringConstraints(max_length=200, pattern=r"^[^\
 Slug = Annotated[str, Strict(), StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
 
-def refuse(message: str) -> PydanticCustomError:
-    """The error for a rule that spans fields; raise it in the validator of the field to be named."""
-    return PydanticCustomError("rule", "{message}", {"message": message})
+def refuse(message: str, *, at: str = "") -> PydanticCustomError:
+    """The error for a rule that spans fields; raise it in the validator of the field to be named.
+
+    `at` is the JSON pointer, from that field on, of the part to blame.
+    """
+    return PydanticCustomError("rule", "{message}", {"message": message, "at": at})
 
 
 class Part(BaseModel):
@@ -261,11 +264,10 @@ Pattern = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=20
 Beta = Annotated[Float, Field(ge=0, lt=1)]
 
 
-def _torch_nesterov(value: bool | None, *, momentum: float | None, dampening: float | None) -> bool | None:
+def _torch_nesterov(nesterov: bool, *, momentum: float, dampening: float, at: str = "") -> None:
     """torch.optim.SGD's own rule and reason."""
-    if value and not (momentum is not None and momentum > 0 and dampening == 0):
-        raise refuse("Nesterov momentum requires a momentum and zero dampening")
-    return value
+    if nesterov and (momentum <= 0 or dampening != 0):
+        raise refuse("Nesterov momentum requires a momentum and zero dampening", at=at)
 
 
 class SgdGroup(Part):
@@ -316,11 +318,11 @@ class Sgd(Part):
     @classmethod
     def _groups(cls, groups: tuple[SgdGroup, ...], info: ValidationInfo) -> tuple[SgdGroup, ...]:
         if {"momentum", "dampening", "nesterov"} <= info.data.keys():
-            for group in groups:
+            for index, group in enumerate(groups):
                 momentum = info.data["momentum"] if group.momentum is None else group.momentum
                 dampening = info.data["dampening"] if group.dampening is None else group.dampening
                 nesterov = info.data["nesterov"] if group.nesterov is None else group.nesterov
-                _torch_nesterov(nesterov, momentum=momentum, dampening=dampening)
+                _torch_nesterov(nesterov, momentum=momentum, dampening=dampening, at=f"/{index}/nesterov")
         return groups
 
 

@@ -7,6 +7,7 @@ import any other main module again, with Celery and all.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         return _refuse(f"bad settings: {error}", code=2)
     configure(level=settings.log_level, log_format=settings.log_format)
+    logging.getLogger("celery").setLevel(max(logging.WARNING, logging.getLogger().level))
     try:
         warm_up(settings.worker_device)
         with open_host(settings, name=arguments.name) as host:

@@ -52,7 +52,8 @@ def make_app(slot: Slot, *, cluster_id: UUID, redis_url: str) -> Celery:
 def listen(app: Celery, *, name: str, queues: Sequence[str]) -> None:
     """Hear wakes for `queues` in this thread until `hang_up`, over any outage of Redis."""
     heard = [wake_queue(queue) for queue in queues]
-    WorkController(app=app, hostname=f"traind@{name}", queues=heard, loglevel="WARNING").start()
+    alone = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+    WorkController(app=app, hostname=f"traind@{name}", queues=heard, **alone).start()
 
 
 def hang_up() -> None:

@@ -7,7 +7,6 @@ the threads end, and the ending is written under the lease that the heartbeat st
 from __future__ import annotations
 
 import shutil
-import signal
 import time
 from functools import partial
 
@@ -16,24 +15,23 @@ from sqlalchemy import Connection
 
 from jobs.errors import Fenced
 from jobs.lifecycle.claim import Claim
+from jobs.lifecycle.lease import Lease
 from jobs.lifecycle.work import crash, finish, requeue
 from jobs.states import State
 from worker import output
-from worker.clock import boottime
 from worker.heartbeat import Heartbeat, allowance
 from worker.host import Host
+from worker.judgement import gone, over_time, stalled
 from worker.pipe import Pipe
 from worker.process import StartFailed
 from worker.restore import restore
 from worker.trainer import Killed, Trainer
 from worker.training.messages import CheckpointFiles, DataSettings, TrainerJob
 from worker.uploads import Uploads
-from worker.verdict import Crash, Decided, Ending, Finish, Requeue, Verdict, error_document
+from worker.verdict import Crash, Decided, Ending, Finish, Lost, Requeue, Verdict, error_document
 from worker.writes import write_through
 
 TICK_SECONDS = 1.0
-GONE_SECONDS = 5.0
-"""How long a trainer that closed its pipe may take to end."""
 
 log = structlog.get_logger(__name__)
 
@@ -48,11 +46,13 @@ class Attempt:
         self._log_path = self._folder / "trainer.log"
         self._trainer = Trainer(allowance(host, claimed_at))
         self._started = self._pulse = time.monotonic()
+        self._log = log.bind(job=str(claim.lease.job_id), attempt=claim.lease.attempt)
         self.verdict = Verdict(self._trainer.kill)
 
     def run(self) -> State | None:
         """Train, and write how it ended; the job's state then, or None where that was not ours to say any more."""
         lease, verdict = self._claim.lease, self.verdict
+        self._log.info("attempt begins", from_step=self._claim.from_step)
         try:
             with Heartbeat(self._host, lease, trainer=self._trainer, verdict=verdict, alive=self.alive) as heartbeat:
                 verdict.guard(partial(self._train, heartbeat))
@@ -86,7 +86,7 @@ class Attempt:
             self._claim.lease,
             uploads=uploads,
             verdict=self.verdict,
-            why_gone=self._why_gone,
+            why_gone=partial(gone, self._trainer, self._log_path),
         )
         with pipe, uploads:
             self.verdict.guard(partial(self._supervise, pipe, uploads))
@@ -108,43 +108,21 @@ class Attempt:
         return job.model_dump_json()
 
     def _supervise(self, pipe: Pipe, uploads: Uploads) -> None:
+        settings, resources = self._host.settings, self._claim.spec.resources
         while not self.verdict.wait(TICK_SECONDS):
             self._pulse = time.monotonic()
             output.bound(self._log_path)
-            ending = self._overdue(pipe, uploads)
+            ending = over_time(self._pulse - self._started, resources.max_runtime_seconds) or stalled(
+                self._trainer,
+                listening_since=pipe.listening_since,
+                uploading_since=uploads.busy_since,
+                timeout_seconds=settings.stall_timeout_seconds,
+            )
             if ending is not None:
                 self.verdict.decide(ending)
 
-    def _overdue(self, pipe: Pipe, uploads: Uploads) -> Ending | None:
-        """The ending of an attempt that takes too long in one way or another."""
-        stall = self._host.settings.stall_timeout_seconds
-        limit = self._claim.spec.resources.max_runtime_seconds
-        listening_since, uploading_since = pipe.listening_since, uploads.busy_since
-        if limit is not None and self._pulse - self._started > limit:
-            message = f"the attempt ran longer than max_runtime_seconds ({limit})"
-            return Finish(State.FAILED, summary={}, error=error_document("max-runtime", message, retryable=False))
-        if listening_since is not None and self._trainer.silence(listening_since) > stall:
-            return Crash(error_document("trainer-stalled", f"the trainer was silent for {stall:g} s"))
-        if uploading_since is not None and self._pulse - uploading_since > stall:
-            return Crash(error_document("upload-stalled", f"a checkpoint's upload stood still for {stall:g} s"))
-        return None
-
-    def _why_gone(self) -> Ending:
-        """How a trainer ended that closed its pipe without a last message."""
-        gone = self._trainer.wait(GONE_SECONDS)
-        printed = output.excerpt(output.read(self._log_path))
-        if gone is None:
-            message = "the trainer closed its pipe and went on"
-            return Crash(error_document("trainer-crashed", message, output=printed))
-        if gone.signal is not signal.SIGKILL:
-            return Crash(error_document("trainer-crashed", f"the trainer {gone}", output=printed))
-        if boottime() >= self._trainer.run_until:
-            return Crash(error_document("lease-expired", "the lease could not be renewed in time", output=printed))
-        message = "the trainer was killed by SIGKILL; mostly that is the kernel, out of memory"
-        return Crash(error_document("trainer-killed", message, output=printed))
-
     def _write_ending(self) -> State | None:
-        ending = self.verdict.ending
+        ending, printed = self.verdict.ending, output.read(self._log_path)
         give_up_at = time.monotonic() + 2 * self._host.settings.lease_seconds
 
         def wait(seconds: float) -> None:
@@ -153,21 +131,28 @@ class Attempt:
                 raise Decided
             time.sleep(seconds)
 
+        def write(conn: Connection) -> State:
+            return _end(conn, self._claim.lease, ending, printed)
+
         try:
-            state = write_through(self._host.engine, partial(self._end, ending=ending), wait)
+            state = None if isinstance(ending, Lost) else write_through(self._host.engine, write, wait)
         except (Fenced, Decided):
             state = None
-        log.info("attempt ended", job=str(self._claim.lease.job_id), ending=ending, state=state)
+        self._log.info("attempt ended", ending=ending.__class__.__name__, state=state, **_brief(ending))
         return state
 
-    def _end(self, conn: Connection, ending: Ending | None) -> State:
-        lease, printed = self._claim.lease, output.read(self._log_path)
-        match ending:
-            case Finish():
-                return finish(conn, lease, state=ending.state, error=ending.error, summary=ending.summary, log=printed)
-            case Crash():
-                return crash(conn, lease, error=ending.error, log=printed)
-            case Requeue():
-                return requeue(conn, lease, reason=ending.reason, log=printed)
-            case _:
-                raise Fenced
+
+def _end(conn: Connection, lease: Lease, ending: Ending | None, printed: str) -> State:
+    match ending:
+        case Finish():
+            return finish(conn, lease, state=ending.state, error=ending.error, summary=ending.summary, log=printed)
+        case Crash():
+            return crash(conn, lease, error=ending.error, log=printed)
+        case Requeue():
+            return requeue(conn, lease, reason=ending.reason, log=printed)
+    raise ValueError(f"{ending} cannot be written")
+
+
+def _brief(ending: Ending | None) -> dict[str, str]:
+    error = ending.error if isinstance(ending, Finish | Crash) else None
+    return {name: error[name] for name in ("code", "message")} if error else {}

@@ -170,7 +170,10 @@ def warm_up(device: str) -> None:
     process = context.Process(target=child.look_around, args=(theirs, device), name="warm-up")
     process.start()
     theirs.close()
-    found = json.loads(ours.recv_bytes()) if ours.poll(WARM_UP_SECONDS) else {}
+    try:
+        found = json.loads(ours.recv_bytes()) if ours.poll(WARM_UP_SECONDS) else {}
+    except EOFError:
+        found = {}
     process.join(5.0)
     if not found.get("preloaded"):
         raise WarmUpFailed("the fork server cannot import what a trainer needs; `python -m worker.training` says why")

@@ -31,6 +31,7 @@ _CONTENT: Responses = {
     206: {"description": "The range that was asked for"} | _BYTES,
     304: {"description": "Still the content that If-None-Match names"},
 }
+_REFUSED = problems("not-found", "checkpoint-incomplete", "invalid-parameter")
 
 
 class CheckpointFilter(BaseModel):
@@ -84,14 +85,14 @@ def get_checkpoint(caller: Reader, service: ServiceDep, checkpoint_id: Checkpoin
     response_class=Response,
     operation_id="head_checkpoint_content",
     summary="Size and hash of a checkpoint's file",
-    responses={200: {"description": "As for GET, without the content"}, 304: _CONTENT[304]},
+    responses={200: {"description": "As for GET, without the content"}, 304: _CONTENT[304]} | _REFUSED,
 )
 @router.get(
     "/checkpoints/{checkpoint_id}/content",
     response_class=Response,
     operation_id="get_checkpoint_content",
     summary="Download a checkpoint's file",
-    responses=_CONTENT | problems("not-found", "checkpoint-incomplete", "range-not-satisfiable", "invalid-parameter"),
+    responses=_CONTENT | _REFUSED | problems("range-not-satisfiable"),
 )
 def get_checkpoint_content(
     request: Request,

@@ -1,16 +1,17 @@
 """Metric columns as bytes: the `data` of metric_segment and metric_block rows.
 
 Points are stored by column (one column per metric key): int64 steps, times in microseconds since the attempt's
-start, float64 values, bit for bit, NaN and infinities included. Columns that were recorded at the same steps and
-times share one axis. Steps and times are kept as differences, in the narrowest of 1, 2, 4 or 8 bytes that holds
-all of an axis (4 bytes reach 2^31 steps and 35 minutes between two points). About 9 to 11 bytes a point.
+start, float64 values, NaN and infinities included. Columns that were recorded at the same steps and times share one
+axis. Steps and times are kept as differences, in the narrowest of 1, 2, 4 or 8 bytes that holds all of an axis (4
+bytes reach 2^31 steps and 35 minutes between two points). Values take 4 bytes where float32 holds each of a column's
+exactly, as it does for what torch computed in float32, else 8. So a point takes 5 to 11 bytes.
 
 Layout, version 1, little-endian, no padding:
 
     u8 version = 1, u16 axes, u16 columns
     per axis:    u32 n, u8 width of step differences, u8 width of time differences
                  if n > 0: i64 first step, (n - 1) differences, i64 first time, (n - 1) differences
-    per column:  u16 axis, n x f64 values
+    per column:  u16 axis, u8 width of values (4 or 8), n values (f32 or f64)
 
 `decode` trusts nothing: every length is checked before it is used. Names of keys are not in here: a row holds the
 keys' ids in the order of its columns. Called by `store` and `compact`; nothing here touches the database.
@@ -37,7 +38,7 @@ KEY_NAME = re.compile(r"[a-z0-9_./-]{1,200}")
 _HEADER = struct.Struct("<BHH")
 _AXIS = struct.Struct("<IBB")
 _FIRST = struct.Struct("<q")
-_COLUMN = struct.Struct("<H")
+_COLUMN = struct.Struct("<HB")
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -97,7 +98,8 @@ def encode(columns: Sequence[Column]) -> bytes:
     bodies = []
     for column in columns:
         axis = axes.setdefault(_encode_axis(column), len(axes))
-        bodies.append(_COLUMN.pack(axis) + column.values.astype("<f8").tobytes())
+        width, values = _encode_floats(column.values)
+        bodies.append(_COLUMN.pack(axis, width) + values)
     return b"".join([_HEADER.pack(VERSION, len(axes), len(columns)), *axes, *bodies])
 
 
@@ -127,6 +129,14 @@ def _encode_ints(values: Ints) -> tuple[int, bytes]:
     reach = max(int(differences.max(initial=0)), -1 - int(differences.min(initial=0)))
     width = next(w for w in WIDTHS if reach < 1 << (8 * w - 1))
     return width, _FIRST.pack(values[0]) + differences.astype(f"<i{width}").tobytes()
+
+
+def _encode_floats(values: Floats) -> tuple[int, bytes]:
+    with np.errstate(over="ignore"):
+        narrow = values.astype("<f4")
+    if np.array_equal(narrow, values, equal_nan=True):
+        return 4, narrow.tobytes()
+    return 8, values.astype("<f8").tobytes()
 
 
 class _Reader:
@@ -162,8 +172,9 @@ def _decode_ints(reader: _Reader, n: int, width: int) -> Ints:
         return np.empty(0, np.int64)
     (first,) = reader.unpack(_FIRST)
     differences = np.frombuffer(reader.take((n - 1) * width), f"<i{width}")
-    # In float64 a sum too large cannot wrap around.
-    if abs(first) > LARGEST or np.abs(differences.astype(np.float64)).sum() > 2 * LARGEST:
+    # Where a sum could be too large for int64 it is tried in float64, which cannot wrap around.
+    large = n << (8 * width - 1) > LARGEST and np.abs(differences.astype(np.float64)).sum() > 2 * LARGEST
+    if abs(first) > LARGEST or large:
         raise CorruptMetrics("metric data with steps or times out of range")
     values = np.empty(n, np.int64)
     values[0] = first
@@ -173,11 +184,11 @@ def _decode_ints(reader: _Reader, n: int, width: int) -> Ints:
 
 
 def _decode_column(reader: _Reader, axes: list[tuple[Ints, Floats]]) -> Column:
-    (axis,) = reader.unpack(_COLUMN)
-    if axis >= len(axes):
-        raise CorruptMetrics(f"metric data names axis {axis} of {len(axes)}")
+    axis, width = reader.unpack(_COLUMN)
+    if axis >= len(axes) or width not in (4, 8):
+        raise CorruptMetrics(f"metric data names axis {axis} of {len(axes)} and values of {width} bytes")
     steps, times = axes[axis]
-    values = np.frombuffer(reader.take(8 * len(steps)), "<f8").astype(np.float64)
+    values = np.frombuffer(reader.take(width * len(steps)), f"<f{width}").astype(np.float64)
     return Column(steps, times, values)
 
 

@@ -20,9 +20,11 @@ from sqlalchemy import (
     Connection,
     Select,
     Table,
-    desc,
+    and_,
+    case,
     func,
     literal,
+    null,
     select,
     union_all,
 )
@@ -33,6 +35,8 @@ from jobs.metrics.codec import LARGEST, Column, Floats, Ints, Segment, decode, e
 from jobs.tables import metric_block, metric_key, metric_segment
 from jobs.visibility import NO_CUT, cuts
 
+AGGREGATES = ("step0", "step1", "first", "last", "min", "max", "mean", "count", "nan_count")
+"""What a block says of its points; the names are those of `buckets.Buckets`."""
 Attempts = Literal["visible", "all"]
 
 
@@ -52,12 +56,12 @@ class Series:
 
 def key_ids(conn: Connection, names: Collection[str]) -> dict[str, int]:
     """The id of each metric key; new names are added. Safe beside other callers."""
-    ids = _known_ids(conn, names)
+    ids = known_ids(conn, names)
     missing = sorted(set(names) - ids.keys())
     if missing:
         # Sorted, so that two callers who add the same names cannot wait for each other in a circle.
         conn.execute(insert(metric_key).on_conflict_do_nothing(), [{"name": name} for name in missing])
-        ids |= _known_ids(conn, missing)
+        ids |= known_ids(conn, missing)
     return ids
 
 
@@ -101,9 +105,9 @@ def read(
     `keys` None means all. A key that is asked for is in the result, empty where it has no points. "visible" leaves
     out what a later attempt trained again (`jobs.visibility`). Raises CorruptMetrics.
     """
-    ids = _known_ids(conn, names(conn, job_id) if keys is None else keys)
+    ids = known_ids(conn, names(conn, job_id) if keys is None else keys)
     parts: dict[int, list[tuple[int, Column]]] = {key_id: [] for key_id in ids.values()}
-    query = _overlapping(job_id, list(parts), step_from=step_from, step_to=step_to, attempts=attempts)
+    query = overlapping(job_id, list(parts), step_from=step_from, step_to=step_to, attempts=attempts)
     for row in conn.execute(query):
         for key_id, column in columns(row.key_ids, row.data):
             if key_id in parts:
@@ -125,28 +129,45 @@ def clip(column: Column, step_from: int, step_to: int) -> Column:
     return Column(column.steps[part], column.times[part], column.values[part])
 
 
-def _known_ids(conn: Connection, names: Collection[str]) -> dict[str, int]:
+def known_ids(conn: Connection, names: Collection[str]) -> dict[str, int]:
     query = select(metric_key.c.name, metric_key.c.id).where(metric_key.c.name.in_(names))
     return {row.name: row.id for row in conn.execute(query)}
 
 
-def _overlapping(
-    job_id: UUID, key_ids: Sequence[int], *, step_from: int, step_to: int, attempts: Attempts
+def overlapping(
+    job_id: UUID,
+    key_ids: Sequence[int],
+    *,
+    step_from: int,
+    step_to: int,
+    attempts: Attempts,
+    with_aggregates: bool = False,
 ) -> CompoundSelect[Any]:
-    """Rows (attempt, cut, key_ids, data) that may hold visible points of these keys and steps, oldest first."""
+    """Rows (attempt, cut, key_ids, data) that may hold wanted points of these keys and steps, oldest first.
+
+    With aggregates a row has those of its block too (AGGREGATES), and `data` only where they do not do: in segments,
+    and in blocks that the range or a later attempt cuts.
+    """
     cut = cuts(job_id)
     bound: ColumnElement[int] = cut.c.cut if attempts == "visible" else literal(NO_CUT, BigInteger)
+    last = func.least(step_to, bound)
 
-    def rows(table: Table, ids: ColumnElement[Any], compacted: bool, place: ColumnElement[int]) -> Select[Any]:
-        order = literal(compacted).label("compacted"), place.label("place")
-        head = select(table.c.attempt, bound.label("cut"), ids.label("key_ids"), table.c.data, *order)
-        overlap = table.c.step1 >= step_from, table.c.step0 <= func.least(step_to, bound)
+    def rows(table: Table, ids: ColumnElement[Any], *more: ColumnElement[Any]) -> Select[Any]:
+        head = select(table.c.attempt, bound.label("cut"), ids.label("key_ids"), *more)
+        overlap = table.c.step1 >= step_from, table.c.step0 <= last
         return head.join(cut, cut.c.number == table.c.attempt).where(table.c.job_id == job_id, *overlap)
 
-    s, b = metric_segment, metric_block
-    segments = rows(s, s.c["keys"], False, s.c.seq).where(s.c["keys"].overlap(key_ids))
-    blocks = rows(b, array([b.c.key_id]), True, b.c.block).where(b.c.key_id.in_(key_ids))
-    return union_all(segments, blocks).order_by("attempt", desc("compacted"), "place")
+    s, b = metric_segment.c, metric_block.c
+    segment_data: list[ColumnElement[Any]] = [s.data]
+    block_data: list[ColumnElement[Any]] = [b.data]
+    if with_aggregates:
+        whole = and_(b.step0 >= step_from, b.step1 <= last)
+        segment_data += [null().cast(b[name].type).label(name) for name in AGGREGATES]
+        block_data = [case((whole, null()), else_=b.data).label("data"), *(b[name] for name in AGGREGATES)]
+    segments = rows(metric_segment, s["keys"], *segment_data, literal(1).label("kind"), s.seq.label("place"))
+    blocks = rows(metric_block, array([b.key_id]), *block_data, literal(0).label("kind"), b.block.label("place"))
+    both = union_all(segments.where(s["keys"].overlap(key_ids)), blocks.where(b.key_id.in_(key_ids)))
+    return both.order_by("attempt", "kind", "place").execution_options(binary_results=True)
 
 
 def _series(parts: Sequence[tuple[int, Column]]) -> Series:

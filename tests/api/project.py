@@ -49,8 +49,16 @@ class Project:
     def begin_checkpoint(self, lease: Lease, *, step: int, model: bytes, state: bytes) -> CheckpointRef:
         with self.engine.begin() as conn:
             return begin_checkpoint(
-                conn, lease, step=step, kind="interval", model_size=len(model), state_size=len(state),
-                summary={"last": {"val/loss": float("nan"), "val/accuracy": 0.5}, "best": {"val/accuracy": 0.5}},
+                conn,
+                lease,
+                step=step,
+                kind="interval",
+                model_size=len(model),
+                state_size=len(state),
+                summary={
+                    "last": {"val/loss": float("nan"), "val/accuracy": 0.5},
+                    "best": {"val/accuracy": {"value": 0.5, "step": 10}},
+                },
             )
 
     def checkpoint(self, lease: Lease, *, step: int, model: bytes = b"weights", state: bytes = b"rest") -> int:
@@ -78,5 +86,5 @@ def new_project(engine: Engine, url: str, *, scopes: Collection[str] = ("read", 
         project_id = conn.execute(insert(tables.project).values(name=name).returning(tables.project.c.id)).scalar_one()
         key = keys.create(conn, project_id, name="test", scopes=scopes)
     headers = {"Authorization": f"Bearer {key}"}
-    with httpx2.Client(base_url=url, headers=headers, trust_env=False, timeout=30) as http:
+    with httpx2.Client(base_url=url, headers=headers, trust_env=False, verify=False, timeout=30) as http:
         yield Project(project_id, engine, http, name)

@@ -37,8 +37,16 @@ def test_a_job_is_accepted_with_every_default_filled(project: Project) -> None:
         ({"optimizer": {"name": "adam", "lr": -1.0}}, "/optimizer/lr", "greater than or equal to 0"),
         ({"optimizer": {"name": "sgd", "nesterov": True}}, "/optimizer/nesterov", "requires a momentum"),
         ({"optimizer": {"name": "adamax"}}, "/optimizer", "adamax"),
-        ({"optimizer": {"name": "sgd", "param_groups": [{"params": "x.*"}]}}, "/optimizer/param_groups/0/params", "x.*"),
-        ({"model": {"name": "sequential", "layers": [{"type": "linear", "out_features": 3}]}}, "/model/layers", "10"),
+        (
+            {"optimizer": {"name": "sgd", "param_groups": [{"params": "x.*"}]}},
+            "/optimizer/param_groups/0/params",
+            "x.*",
+        ),
+        (
+            {"model": {"name": "sequential", "layers": [{"type": "linear", "out_features": 3}]}},
+            "/model/layers",
+            "flatten",
+        ),
         ({"training": {"epochs": 1, "steps": 1}}, "/training/steps", "not both"),
         ({"training": {"batch_size": 5_000}}, "/training/batch_size", "5000"),
         ({"extra": 1}, "/extra", "not permitted"),
@@ -118,6 +126,7 @@ def test_an_unusable_idempotency_key_is_refused(project: Project, key: str) -> N
 
 def test_a_submit_wakes_the_workers_of_its_queue(project: Project, redis_url: str) -> None:
     import redis
+
     from jobs.database import cluster_id
 
     job = project.submit()

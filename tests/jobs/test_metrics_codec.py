@@ -50,10 +50,16 @@ def test_clock_that_steps_back() -> None:
     assert decode(encode([make_column([1, 2], [5.0, 4.5], [0.0, 0.0])]))[0].times.tolist() == [5.0, 4.5]
 
 
-def test_a_flush_of_three_keys_takes_less_than_11_bytes_a_point() -> None:
+@pytest.mark.parametrize(("dtype", "limit"), [("float64", 9.1), ("float32", 5.1)])
+def test_bytes_a_point_of_a_flush_with_three_keys(dtype: str, limit: float) -> None:
     steps, times = np.arange(1_000) + 70_000, np.arange(1_000) * 731e-6
-    flush = [make_column(steps, times, np.random.default_rng(k).normal(size=1_000)) for k in range(3)]
-    assert len(encode(flush)) < 11 * 3_000
+    values = [np.random.default_rng(k).normal(size=1_000).astype(dtype) for k in range(3)]
+    assert len(encode([make_column(steps, times, v) for v in values])) < limit * 3_000
+
+
+def test_zeros_keep_their_sign() -> None:
+    values = decode(encode([make_column([1, 2], [0.0, 0.0], [-0.0, 0.0])]))[0].values
+    assert np.signbit(values).tolist() == [True, False]
 
 
 @given(st.lists(columns(), min_size=1, max_size=3), st.data())

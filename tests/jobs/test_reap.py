@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from uuid import UUID
 
 import psycopg
@@ -12,7 +13,7 @@ from sqlalchemy import Engine, func, select, update
 
 from jobs.database import cluster_id
 from jobs.errors import Fenced
-from jobs.lifecycle.lease import Lease, holder_name, lease_lock_key
+from jobs.lifecycle.lease import Lease, clock, holder_name, lease_lock_key
 from jobs.lifecycle.reap import Reaped, reap
 from jobs.lifecycle.work import heartbeat, hold, record_progress
 from jobs.states import Request, State
@@ -112,10 +113,10 @@ class TestExpiredLease:
         assert [r.job_id for r in round_of(engine, cluster)] == [job_id]
 
     def test_one_reaps_at_a_time(self, engine: Engine, project_id: int, cluster: UUID) -> None:
-        job_id = add_job(engine, project_id)
-        start(engine)
         with engine.begin() as conn:
             reap(conn, cluster_id=cluster, suspicion_seconds=60, lease_seconds=60)
+            job_id = add_job(engine, project_id)
+            start(engine)
             expire(engine, job_id)
             assert round_of(engine, cluster) == []
         assert len(round_of(engine, cluster)) == 1
@@ -127,9 +128,10 @@ class TestExpiredLease:
         worker = add_worker(engine)
         lease = start(engine, worker).lease
         with holder(engine, database_url, cluster, lease, holder_name(worker)) as connection:
+            pid = connection.info.backend_pid
             expire(engine, job_id)
             assert len(round_of(engine, cluster)) == 1
-            until(lambda: is_gone(engine, connection.info.backend_pid))
+            until(lambda: is_gone(engine, pid))
             with pytest.raises(psycopg.OperationalError):
                 connection.execute("SELECT 1")
 
@@ -151,9 +153,10 @@ class TestMissingLock:
         job_id = add_job(engine, project_id)
         lease = start(engine).lease
         with holder(engine, database_url, cluster, lease, "w") as connection:
+            pid = connection.info.backend_pid
             assert round_of(engine, cluster) == []
             assert job_row(engine, job_id).lockless_since is None
-        until(lambda: is_gone(engine, connection.info.backend_pid))
+        until(lambda: is_gone(engine, pid))
         assert round_of(engine, cluster, suspicion=60) == []
         stamp = job_row(engine, job_id).lockless_since
         assert stamp is not None
@@ -183,8 +186,8 @@ class TestMissingLock:
         add_job(engine, project_id)
         lease = start(engine).lease
         with holder(engine, database_url, cluster, lease, "w") as connection:
-            pass
-        until(lambda: is_gone(engine, connection.info.backend_pid))
+            pid = connection.info.backend_pid
+        until(lambda: is_gone(engine, pid))
         years = 10 * 366 * 86_400.0
         assert round_of(engine, cluster, lease_seconds=years) == []
         assert round_of(engine, cluster, lease_seconds=years) == []
@@ -196,9 +199,7 @@ class TestMissingLock:
         job_id = add_job(engine, project_id)
         lease = start(engine).lease
         with engine.begin() as conn:
-            conn.execute(
-                update(job).values(lockless_since=func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 5))
-            )
+            conn.execute(update(job).values(lockless_since=clock() - timedelta(seconds=5)))
         assert round_of(engine, cluster, suspicion=1) == []
         with engine.begin() as conn:
             conn.execute(update(job).values(backend_pid=1))

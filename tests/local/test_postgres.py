@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psutil
@@ -51,11 +51,12 @@ def kept(url: str) -> str:
 def running() -> Iterator[Servers]:
     """As a user has them."""
     folder = Path(tempfile.mkdtemp(prefix="traind-test-"))
-    with pytest.MonkeyPatch.context() as patch, closing(Family()) as family:
-        patch.setenv("SECRET_OF_THE_OPERATOR", "x")
-        patch.setenv("PGPORT", "5999")
-        with Servers(folder, family, redis_source="wheel", report=print) as servers:
-            yield servers
+    with closing(Family()) as family, ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SECRET_OF_THE_OPERATOR", "x")
+            patch.setenv("PGPORT", "5999")
+            servers = stack.enter_context(Servers(folder, family, redis_source="wheel", report=print))
+        yield servers
     shutil.rmtree(folder)
 
 
@@ -159,13 +160,18 @@ def test_a_server_left_over_from_a_killed_service_is_ended_first(
     sockets = folders.open_sockets(data_dir, account)
     programs = postgres.find_programs(folders.programs(data_dir), account)
     server = postgres.Postgres(data_dir / "postgres", sockets, programs, data_dir / "left.log", account)
+    program = server.program()
     switch = {"user": account.uid, "group": account.gid} if account else {}
-    with subprocess.Popen(server.program().argv, stderr=subprocess.DEVNULL, **switch) as left:  # type: ignore[call-overload]
+    left = subprocess.Popen(program.argv, env=program.environment, stderr=subprocess.DEVNULL, **switch)  # type: ignore[call-overload]
+    try:
         while not server.ready():
             assert left.poll() is None
         with servers_in() as servers:
             assert left.wait(PATIENT) == 0
             assert kept(servers.database_url) == "x"
+    finally:
+        left.kill()
+        left.wait()
 
 
 def test_a_crash_in_initdb_leaves_nothing_half_made(data_dir: Path, servers_in: MakeServers) -> None:

@@ -102,7 +102,7 @@ CASES: list[Case] = [
     Case("Adam", "decoupled decay", {"lr": 0.01, "weight_decay": 0.1, "decoupled_weight_decay": True}),
     Case("Adam", "tensor lr, decoupled", {"lr": torch.tensor(0.01), "decoupled_weight_decay": True}),
     Case("AdamW", "no decay", {"weight_decay": 0}),
-    Case("SGD", "groups", {"lr": 0.1}, {"lr": 0.01, "momentum": 0.9, "nesterov": True}),
+    Case("SGD", "groups", {"lr": 0.1}, {"lr": 0.01, "momentum": 0.9, "nesterov": True, "maximize": True}),
     Case("SGD", "groups with and without decay", {"momentum": 0.5, "weight_decay": 0.1}, {"weight_decay": 0}),
     Case("Adam", "groups", {"lr": 0.1}, {"lr": torch.tensor(0.01), "betas": (0.5, 0.9), "eps": 1e-6}),
     Case("Adam", "groups with and without amsgrad", {"amsgrad": True}, {"amsgrad": False, "maximize": True}),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.traind.commands import Here, traind
+from tests.traind.commands import Here, environment, traind
 from tests.traind.scripted import answer, scripted
 from traind.service import ServiceInfo, write
 
@@ -118,35 +118,35 @@ def test_a_missing_file_is_exit_code_2(tmp_path: Path) -> None:
 
 
 def without_service(tmp_path: Path) -> tuple[dict[str, str], str]:
-    return dict(TRAIND_DATA_DIR=str(tmp_path)), "start one with `traind up`"
+    return {"TRAIND_DATA_DIR": str(tmp_path)}, "start one with `traind up`"
 
 
 def stopped(tmp_path: Path) -> tuple[dict[str, str], str]:
     ended = subprocess.Popen(["true"])
     ended.wait()
     write(info(tmp_path, pid=ended.pid))
-    return dict(TRAIND_DATA_DIR=str(tmp_path)), "has stopped; start it again with `traind up`"
+    return {"TRAIND_DATA_DIR": str(tmp_path)}, "has stopped; start it again with `traind up`"
 
 
 def damaged(tmp_path: Path) -> tuple[dict[str, str], str]:
     (tmp_path / "service.json").write_text('{"url": 1}')
-    return dict(TRAIND_DATA_DIR=str(tmp_path)), "start one with `traind up`"
+    return {"TRAIND_DATA_DIR": str(tmp_path)}, "start one with `traind up`"
 
 
 def url_without_key(_tmp_path: Path) -> tuple[dict[str, str], str]:
-    return dict(TRAIND_URL="http://127.0.0.1:1"), "TRAIND_API_KEY is not"
+    return {"TRAIND_URL": "http://127.0.0.1:1"}, "TRAIND_API_KEY is not"
 
 
 def bad_url(_tmp_path: Path) -> tuple[dict[str, str], str]:
-    return dict(TRAIND_URL="localhost:1", TRAIND_API_KEY="td_x"), "TRAIND_URL and TRAIND_API_KEY: "
+    return {"TRAIND_URL": "localhost:1", "TRAIND_API_KEY": "td_x"}, "TRAIND_URL and TRAIND_API_KEY: "
 
 
 def bad_key(_tmp_path: Path) -> tuple[dict[str, str], str]:
-    return dict(TRAIND_URL="http://127.0.0.1:1", TRAIND_API_KEY="td_\nx"), "the API key"
+    return {"TRAIND_URL": "http://127.0.0.1:1", "TRAIND_API_KEY": "td_\nx"}, "the API key"
 
 
 def nobody_there(_tmp_path: Path) -> tuple[dict[str, str], str]:
-    return dict(TRAIND_URL="http://127.0.0.1:1", TRAIND_API_KEY="td_x"), "cannot be reached"
+    return {"TRAIND_URL": "http://127.0.0.1:1", "TRAIND_API_KEY": "td_x"}, "cannot be reached"
 
 
 @pytest.mark.parametrize(
@@ -166,15 +166,15 @@ def test_a_data_dir_on_the_command_line_wins_over_the_environment(here: Here, tm
     empty = answer({"jobs": [], "next_cursor": None})
     with scripted(empty) as meant, scripted(empty) as other:
         write(info(tmp_path, url=meant.url))
-        env = dict(TRAIND_URL=other.url, TRAIND_API_KEY="td_x")
+        env = {"TRAIND_URL": other.url, "TRAIND_API_KEY": "td_x"}
         assert here("ls", "--data-dir", tmp_path, env=env).returncode == 0
         assert (len(meant.seen), len(other.seen)) == (1, 0)
 
 
-def test_a_lost_answer_tells_how_to_submit_safely_again(here: Here, tmp_path: Path) -> None:
+def test_a_lost_answer_tells_how_to_submit_safely_again(here: Here) -> None:
     with scripted(lambda handler: setattr(handler, "close_connection", True)) as service:
-        env = dict(TRAIND_URL=service.url, TRAIND_API_KEY="td_x")
-        done = here("submit", "-", "--idempotency-key", "mine", env=env, stdin=GOOD)
+        env = {"TRAIND_URL": service.url, "TRAIND_API_KEY": "td_x"}
+        done = here("submit", "-", "--idempotency-key", "mine", env=env, stdin=GOOD.encode())
     assert (done.returncode, done.stdout) == (1, "")
     assert "--idempotency-key mine makes a second try safe" in done.stderr
     assert {seen.headers["idempotency-key"] for seen in service.seen} == {"mine"}
@@ -185,7 +185,7 @@ def test_what_the_service_says_cannot_steer_the_terminal(here: Here) -> None:
     job = {"id": "0199b3c4-1111-7222-8333-444455556666", "name": text, "state": "queued", "spec": {}}
     job |= {"created_at": "2026-11-22T12:00:00Z"}
     with scripted(answer({"jobs": [job], "next_cursor": None})) as service:
-        done = here("ls", env=dict(TRAIND_URL=service.url, TRAIND_API_KEY="td_x"))
+        done = here("ls", env={"TRAIND_URL": service.url, "TRAIND_API_KEY": "td_x"})
     assert done.returncode == 0
     assert "evil" in done.stdout
     assert not {"\x1b", "\x9b", "\u202e"} & set(done.stdout)
@@ -195,7 +195,7 @@ def test_a_reader_that_goes_away_ends_it_quietly() -> None:
     with scripted(
         answer({"datasets": [{"name": f"d{i}", "description": "x" * 1_000} for i in range(1_000)]})
     ) as service:
-        env = dict(TRAIND_URL=service.url, TRAIND_API_KEY="td_x")
+        env = environment(TRAIND_URL=service.url, TRAIND_API_KEY="td_x")
         process = subprocess.Popen(
             [sys.executable, "-m", "traind", "datasets"],
             env=env,

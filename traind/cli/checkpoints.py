@@ -71,7 +71,7 @@ def download(
         whole_id = job_id(client, job)
         checkpoint = _choose(client.checkpoints(whole_id), step)
         target = _target(
-            path, f"{whole_id[:8]}-step-{checkpoint.step}{'' if part == 'model' else '-state'}.safetensors"
+            path, f"{whole_id[:13]}-step-{checkpoint.step}{'' if part == 'model' else '-state'}.safetensors"
         )
         if target.exists() and not force:
             raise Refused(f"{target} is there already; --force replaces it")

@@ -107,6 +107,8 @@ def _row(job: Job) -> tuple[object, ...]:
 
 
 def _details(job: Job) -> Iterator[tuple[str, object]]:
+    from traind.cli.live import last
+
     progress = job.progress
     yield "id", job.id
     yield "name", job.name
@@ -119,9 +121,9 @@ def _details(job: Job) -> Iterator[tuple[str, object]]:
     yield "rate", f"{number(progress.rate_steps_per_second)} steps/s"
     if job.finished_at is None:
         yield "time left", duration(progress.eta_seconds)
-    for kind in ("last", "best"):
-        values: Mapping[str, float | None] = getattr(job.metrics, kind)
-        yield from ((f"{kind} {key}", number(value)) for key, value in sorted(values.items()))
+    yield from ((f"last {key}", last(job, key)) for key in sorted(job.metrics.last))
+    for key, best in sorted(job.metrics.best.items()):
+        yield f"best {key}", f"{number(best.value)} at step {best.step}"
     for name in ("created_at", "started_at", "finished_at"):
         yield name.removesuffix("_at"), when(getattr(job, name))
     for part in ("dataset", "model", "optimizer", "schedule", "training", "resources"):

@@ -17,7 +17,8 @@ from rich.text import Text
 from traind.cli.output import STATE_STYLES, duration, number, printable
 from traind.client import Job
 
-BAR_CELLS = 20
+BAR_CELLS = 10
+SHORT_ID = 13  # as far as a UUIDv7 tells its millisecond
 COLUMNS = ("job", "state", "", "step", "loss", "accuracy", "steps/s", "ETA")
 
 
@@ -28,7 +29,7 @@ class Board:
         self._console = console
         self._line_seconds = line_seconds
         self._jobs: dict[str, Job] = {}
-        self._said: dict[str, tuple[str, float]] = {}
+        self._said: dict[str, tuple[str, int, float]] = {}
         self._live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
 
     def __enter__(self) -> Self:
@@ -50,7 +51,7 @@ class Board:
             self._line(job)
 
     def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
         for i, header in enumerate(COLUMNS):
             table.add_column(header, justify="right" if i > 2 else "left", no_wrap=True)
         for job in self._jobs.values():
@@ -59,13 +60,13 @@ class Board:
         return table
 
     def _line(self, job: Job) -> None:
-        state, at = self._said.get(job.id, ("", 0.0))
+        state, step, at = self._said.get(job.id, ("", 0, 0.0))
         now = time.monotonic()
-        if job.state == state and now - at < self._line_seconds:
+        if job.state == state and (job.progress.step == step or now - at < self._line_seconds):
             return
-        self._said[job.id] = (job.state, now)
-        name, shown, step, loss, accuracy, rate, eta = cells(job)
-        parts = [name, shown, f"step {step}"]
+        self._said[job.id] = (job.state, job.progress.step, now)
+        name, shown, steps, loss, accuracy, rate, eta = cells(job)
+        parts = [name, shown, f"step {steps}"]
         parts += [
             f"{label} {value}" for label, value in (("loss", loss), ("accuracy", accuracy), ("ETA", eta)) if value
         ]
@@ -74,13 +75,13 @@ class Board:
 
 
 def cells(job: Job) -> tuple[str, str, str, str, str, str, str]:
-    """Name, state with phase, step, loss, accuracy, steps per second, time left."""
+    """Name, state (what a running job does where that is not training), step, loss, accuracy, steps per second, ETA."""
     progress = job.progress
-    state = f"{job.state} ({job.phase})" if job.phase and job.state == "running" and job.phase != "train" else job.state
+    state = job.phase if job.state == "running" and job.phase not in (None, "train") else job.state
     rate = progress.rate_steps_per_second
     return (
-        printable(job.name or job.id[:8]),
-        state,
+        printable(job.name or job.id[:SHORT_ID]),
+        state or "",
         f"{progress.step:,}/{progress.total_steps:,}" if progress.total_steps else f"{progress.step:,}",
         last(job, "train/loss", "val/loss"),
         last(job, "val/accuracy", "train/accuracy"),

@@ -92,7 +92,8 @@ def _row(series: Series) -> tuple[object, ...]:
 def _plot(series: Series) -> Iterator[str]:
     """A chart through first, min, max and last of every bucket, so that no spike is smoothed away."""
     columns = [series.values(name) for name in ("first", "min", "max", "last")]
-    steps = [step for step in series.buckets.step0 for _ in columns]
+    ends = zip(series.buckets.step0, series.buckets.step1, strict=True)
+    steps = [step for a, b in ends for step in (a, (a + b) // 2, (a + b) // 2, b)]
     values = [value for bucket in zip(*columns, strict=True) for value in bucket]
     yield f"{series.key}  last {number(columns[-1][-1])}"
     yield from chart(steps, values, width=CHART_CELLS)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 STATE_STYLES = {
     "queued": "dim",
@@ -61,7 +62,15 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, right: Se
     for row in rows:
         cells = [printable("" if cell is None else str(cell)) for cell in row]
         drawn.add_row(*(Text(cell, style=STATE_STYLES.get(cell, "")) for cell in cells))
-    stdout().print(drawn)
+    show(drawn)
+
+
+def show(drawn: Table) -> None:
+    """A drawn table on stdout, without the blanks that fill its last column."""
+    console = stdout()
+    with console.capture() as captured:
+        console.print(drawn)
+    data("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def stdout() -> Console:

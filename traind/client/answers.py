@@ -36,11 +36,18 @@ class Progress(Answer):
     eta_seconds: float | None = None
 
 
+class Best(Answer):
+    """The best finite value of a metric and the step it was measured at."""
+
+    value: float
+    step: int
+
+
 class Summary(Answer):
-    """The last and the best value of each metric. `nonfinite` says what a None in `last` stands for."""
+    """The last and the best value of each metric. `nonfinite` says what a None in `last` stands for, where known."""
 
     last: dict[str, float | None] = {}
-    best: dict[str, float | None] = {}
+    best: dict[str, Best] = {}
     nonfinite: dict[str, str] = {}
 
 

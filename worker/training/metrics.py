@@ -28,7 +28,7 @@ class Recorder:
     ) -> None:
         """`started` is the attempt's start on perf_counter's clock: the zero of the points' times."""
         self._log_every = log_every
-        self._groups = optimizer.param_groups
+        self._optimizer = optimizer
         self._started = started
         self._keys = ["train/loss", *(["train/accuracy"] if accuracy else []), *(["grad_norm"] if grad_norm else [])]
         self._sums = [0.0] * len(self._keys)
@@ -41,7 +41,7 @@ class Recorder:
         self._steps: list[int] = []
         self._times: list[float] = []
         self._means: list[list[float]] = [[] for _ in self._keys]
-        self._rates: list[list[float]] = [[] for _ in self._groups]
+        self._rates: list[list[float]] = [[] for _ in self._optimizer.param_groups]
         self._evaluations: dict[str, tuple[list[int], list[float], list[float]]] = {}
 
     def add(self, step: int, *observed: float) -> None:
@@ -61,7 +61,7 @@ class Recorder:
         for index, means in enumerate(self._means):
             means.append(self._sums[index] / self._count)
             self._sums[index] = 0.0
-        for group, rates in zip(self._groups, self._rates, strict=True):
+        for group, rates in zip(self._optimizer.param_groups, self._rates, strict=True):
             rates.append(group["lr"])
         self._count = 0
         self.n_points += len(self._means) + len(self._rates)
@@ -100,7 +100,8 @@ class Recorder:
         return Metrics(first, last, columns, self.summary())
 
     def _rate_columns(self) -> list[tuple[str, list[float]]]:
-        return [(group["lr_key"], rates) for group, rates in zip(self._groups, self._rates, strict=True)]
+        groups = self._optimizer.param_groups
+        return [(group["lr_key"], rates) for group, rates in zip(groups, self._rates, strict=True)]
 
     def summary(self) -> Summary:
         """A copy of the last values taken and the best evaluations so far."""

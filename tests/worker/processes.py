@@ -1,0 +1,99 @@
+"""Worker processes for tests, with the processes below them; all of them are gone when the context is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.worker.service import PATIENT, until
+
+SHORT = {
+    "LEASE_SECONDS": "10",
+    "HEARTBEAT_SECONDS": "0.5",
+    "SUSPICION_SECONDS": "0.5",
+    "REAP_INTERVAL_SECONDS": "0.2",
+    "IDLE_POLL_SECONDS": "1",
+    "LOG_FORMAT": "console",
+}
+"""Settings under which a lost worker is missed soon."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process; its log and its scratch folder are its own."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    @property
+    def scratch(self) -> Path:
+        return self.folder / "scratch"
+
+    def fork_server(self) -> psutil.Process:
+        return next(p for p in psutil.Process(self.pid).children() if "forkserver" in " ".join(p.cmdline()))
+
+    def trainer(self) -> psutil.Process:
+        """The trainer process, as soon as there is one."""
+        return until(lambda: self.fork_server().children(), bool)[0]
+
+    def wait_log(self, text: str) -> None:
+        until(lambda: self.log, lambda log: text in log or self.process.poll() is not None)
+        assert text in self.log, self.log
+
+
+@contextmanager
+def start_worker(
+    database_url: str, redis_url: str, folder: Path, *arguments: str, ready: bool = True, **settings: str
+) -> Iterator[Worker]:
+    """A worker in a session of its own, in `folder`; `settings` are TRAIND_… variables, SHORT by default."""
+    folder.mkdir(parents=True, exist_ok=True)
+    given = SHORT | {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "SCRATCH_DIR": str(folder / "scratch")}
+    given |= {"CACHE_DIR": str(folder / "cache"), "FASHION_MNIST_DIR": str(folder / "no-such-folder")}
+    environment = os.environ | {f"TRAIND_{name}": value for name, value in (given | settings).items()}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "worker", "--name", folder.name, *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    worker = Worker(process, folder)
+    try:
+        if ready:
+            worker.wait_log("worker ready")
+        yield worker
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the worker, its group and everything that descends from it; the latter should be gone by itself."""
+    below = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        below = psutil.Process(process.pid).children(recursive=True)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(below, timeout=PATIENT)
+    for orphan in alive:
+        orphan.kill()
+    assert not alive, f"left behind: {alive}"

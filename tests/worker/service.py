@@ -1,0 +1,105 @@
+"""A database with jobs, as the api would make them, and questions about them; for tests of worker processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Engine, Row, select, text
+
+from jobs import tables
+from jobs.catalog import resolve
+from jobs.database import cluster_id
+from jobs.doorbell import Doorbell
+from jobs.lifecycle.cancel import request_cancel
+from jobs.lifecycle.submit import submit
+from jobs.notify import notify_request
+from jobs.states import FINAL
+from traind.spec import JobSpec
+
+T = TypeVar("T")
+PATIENT = 60.0
+"""Seconds after which something that should happen did not; generous, for a machine that is shared."""
+POLL = 0.005
+
+BRIEF = {
+    "dataset": {"name": "digits"},
+    "model": {"name": "mlp", "hidden": [32]},
+    "optimizer": {"name": "adam"},
+    "training": {"steps": 60, "threads": 1},
+}
+LONG = BRIEF | {"training": {"steps": 1_000_000, "threads": 1, "log_every": 50, "checkpoint_every": 200}}
+
+
+@dataclass(frozen=True)
+class Service:
+    """One installation: its database and the Redis its doorbell rings on."""
+
+    database_url: str
+    redis_url: str
+    engine: Engine
+    project_id: int
+
+    def submit(self, document: dict[str, Any], *, queue: str = "default", ring: bool = True, **resources: Any) -> UUID:
+        """A new job, and its wake."""
+        spec = JobSpec.model_validate({"resources": {"queue": queue} | resources} | document)
+        with self.engine.begin() as conn:
+            job_id = submit(conn, project_id=self.project_id, spec=spec, resolved=resolve(spec)).job_id
+            cluster = cluster_id(conn)
+        if ring:
+            Doorbell(self.redis_url, cluster).ring(queue)
+        return job_id
+
+    def cancel(self, job_id: UUID) -> None:
+        with self.engine.begin() as conn:
+            request_cancel(conn, project_id=self.project_id, job_id=job_id)
+            cluster = cluster_id(conn)
+        notify_request(self.engine, cluster, job_id)
+
+    def job(self, job_id: UUID) -> Row[Any]:
+        return self.rows(select(tables.job).where(tables.job.c.id == job_id))[0]
+
+    def attempts(self, job_id: UUID) -> list[Row[Any]]:
+        query = select(tables.attempt).where(tables.attempt.c.job_id == job_id)
+        return self.rows(query.order_by(tables.attempt.c.number))
+
+    def events(self, job_id: UUID) -> list[Row[Any]]:
+        query = select(tables.job_event).where(tables.job_event.c.job_id == job_id)
+        return self.rows(query.order_by(tables.job_event.c.id))
+
+    def segments(self, job_id: UUID) -> list[Row[Any]]:
+        query = select(tables.metric_segment).where(tables.metric_segment.c.job_id == job_id)
+        return self.rows(query.order_by(tables.metric_segment.c.attempt, tables.metric_segment.c.seq))
+
+    def rows(self, query: Any, **parameters: Any) -> list[Row[Any]]:
+        with self.engine.begin() as conn:
+            return list(conn.execute(text(query) if isinstance(query, str) else query, parameters).all())
+
+    def wait(self, job_id: UUID, condition: Callable[[Row[Any]], object], *, seconds: float = PATIENT) -> Row[Any]:
+        """The job's row as soon as the condition holds for it."""
+        return until(lambda: self.job(job_id), condition, seconds=seconds)
+
+    def wait_final(self, job_id: UUID, *, seconds: float = PATIENT) -> Row[Any]:
+        return self.wait(job_id, lambda row: row.state in FINAL, seconds=seconds)
+
+    def wait_step(self, job_id: UUID, step: int) -> Row[Any]:
+        """The job runs and has reported this step."""
+        return self.wait(job_id, lambda row: row.state == "running" and row.observed_step >= step)
+
+    def wait_saved(self, job_id: UUID) -> Row[Any]:
+        """The job runs and has saved a checkpoint."""
+        return self.wait(job_id, lambda row: row.state == "running" and row.saved_step)
+
+
+def until(look: Callable[[], T], condition: Callable[[T], object], *, seconds: float = PATIENT) -> T:
+    """What `look` shows as soon as the condition holds for it; AssertionError if it does not in time."""
+    give_up_at = time.monotonic() + seconds
+    while True:
+        seen = look()
+        if condition(seen):
+            return seen
+        assert time.monotonic() < give_up_at, f"not within {seconds:g} s; last seen: {seen}"
+        time.sleep(POLL)

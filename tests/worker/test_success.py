@@ -1,0 +1,89 @@
+"""A job from its submission to its end, on a real worker."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+
+import pytest
+import torch
+from safetensors.torch import load
+from sqlalchemy import select
+from torch import nn
+
+from jobs import tables
+from jobs.blobs import read_range
+from jobs.metrics import store
+from tests.worker.processes import Worker
+from tests.worker.service import BRIEF, Service
+
+pytestmark = pytest.mark.usefixtures("shared_worker")
+
+
+def test_a_job_trains_to_its_end(service: Service) -> None:
+    job = service.wait_final(service.submit(BRIEF))
+
+    assert job.state == "succeeded"
+    assert job.observed_step == job.saved_step == job.total_steps == 60
+    assert job.summary["last"]["val/accuracy"] > 0.5
+    assert job.summary["best"]["val/accuracy"]["step"] <= 60
+    assert [event.kind for event in service.events(job.id)] == ["submitted", "started", "checkpoint", "succeeded"]
+    (attempt,) = service.attempts(job.id)
+    assert attempt.outcome == "succeeded"
+    assert attempt.fingerprint["threads"] == 1
+
+
+def test_every_step_has_one_point(service: Service) -> None:
+    job = service.wait_final(service.submit(BRIEF))
+
+    with service.engine.connect() as conn:
+        series = store.read(conn, job.id, ["train/loss", "val/accuracy"])
+    assert list(series["train/loss"].steps) == list(range(1, 61))
+    assert list(series["val/accuracy"].steps) == [46, 60]
+    assert series["val/accuracy"].values[-1] == job.summary["last"]["val/accuracy"]
+
+
+def test_the_checkpoint_loads_into_the_model(service: Service) -> None:
+    job = service.wait_final(service.submit(BRIEF))
+
+    (checkpoint,) = service.rows(select(tables.checkpoint).where(tables.checkpoint.c.job_id == job.id))
+    assert checkpoint.complete
+    assert (checkpoint.step, checkpoint.kind) == (60, "final")
+    data = b"".join(read_range(service.engine, checkpoint.model_blob_id))
+    (blob,) = service.rows(select(tables.blob).where(tables.blob.c.id == checkpoint.model_blob_id))
+    assert hashlib.sha256(data).digest() == blob.sha256
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    model.load_state_dict(load(data))
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def test_nothing_stays_in_the_scratch_folder(service: Service, shared_worker: Worker) -> None:
+    job = service.wait_final(service.submit(BRIEF))
+
+    assert not list(shared_worker.scratch.glob(f"*/{job.id}-*"))
+    assert not shared_worker.fork_server().children()
+
+
+def test_a_divergence_is_an_outcome(service: Service) -> None:
+    optimizer = {"name": "sgd", "lr": 1e30}
+    job = service.wait_final(service.submit(BRIEF | {"optimizer": optimizer}))
+
+    assert job.state == "diverged"
+    assert job.crash_count == 0
+    assert job.error["step"] >= 1
+
+
+def test_an_error_that_no_retry_mends_fails_the_job(service: Service) -> None:
+    job = service.wait_final(service.submit(BRIEF | {"dataset": {"name": "fashion_mnist"}}))
+
+    assert (job.state, job.attempt) == ("failed", 1)
+    assert job.error["code"] == "dataset-unavailable"
+
+
+def test_jobs_that_wait_are_done_one_after_the_other(service: Service) -> None:
+    jobs = [service.submit(BRIEF) for _ in range(4)]
+
+    done = [service.wait_final(job_id) for job_id in jobs]
+    assert {job.state for job in done} == {"succeeded"}
+    spans = sorted((job.started_at, job.finished_at) for job in done)
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
