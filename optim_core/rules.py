@@ -101,7 +101,7 @@ def adam_update(
 
     Disagreements with torch's loop: none for float options or tensor lr, bit for bit (torch.sqrt on the CPU is not
     correctly rounded, 1 ulp; both use it). Tensor betas of another dtype than the parameter: torch rounds beta1 to
-    the parameter's dtype first, which moves m by one rounding.
+    the parameter's dtype first, and computes the denominator of a 0-d parameter in theirs; one rounding each.
     """
     if maximize:
         grad = -grad
@@ -122,5 +122,6 @@ def adam_update(
 
     step_size = lr / (1 - beta1**step)
     bias_correction2_sqrt = (1 - beta2**step) ** 0.5
+    # torch divides into a second temporary; in place the bits are the same, and large parameters step faster.
     denom = exp_avg_sq.sqrt().div_(bias_correction2_sqrt).add_(eps)
     param.addcdiv_(exp_avg, denom, value=-float(step_size))

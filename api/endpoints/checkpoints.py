@@ -31,7 +31,8 @@ _CONTENT: Responses = {
     206: {"description": "The range that was asked for"} | _BYTES,
     304: {"description": "Still the content that If-None-Match names"},
 }
-_REFUSED = problems("not-found", "checkpoint-incomplete", "invalid-parameter")
+_HEAD: Responses = {200: {"description": "As for GET, without the content"}, 304: _CONTENT[304]}
+_REFUSED: Responses = problems("not-found", "checkpoint-incomplete", "invalid-parameter")
 
 
 class CheckpointFilter(BaseModel):
@@ -85,7 +86,7 @@ def get_checkpoint(caller: Reader, service: ServiceDep, checkpoint_id: Checkpoin
     response_class=Response,
     operation_id="head_checkpoint_content",
     summary="Size and hash of a checkpoint's file",
-    responses={200: {"description": "As for GET, without the content"}, 304: _CONTENT[304]} | _REFUSED,
+    responses=_HEAD | _REFUSED,
 )
 @router.get(
     "/checkpoints/{checkpoint_id}/content",

@@ -17,11 +17,6 @@ from traind.service import ServiceInfo, write
 GOOD = "dataset: {name: digits}\nmodel: {name: mlp}\noptimizer: {name: adam, lr: 1e-3}\n"
 
 
-@pytest.fixture
-def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
-    return Here(capsys, monkeypatch)
-
-
 def info(folder: Path, url: str = "http://127.0.0.1:1", pid: int | None = None) -> ServiceInfo:
     started_at = "2026-11-22T12:00:00+00:00"
     return ServiceInfo(url=url, api_key="td_x", pid=pid or os.getpid(), started_at=started_at, data_dir=str(folder))

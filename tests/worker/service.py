@@ -16,6 +16,7 @@ from jobs.database import cluster_id
 from jobs.doorbell import Doorbell
 from jobs.lifecycle.cancel import request_cancel
 from jobs.lifecycle.submit import submit
+from jobs.metrics import store
 from jobs.notify import notify_request
 from jobs.states import FINAL
 from traind.spec import JobSpec
@@ -32,6 +33,8 @@ BRIEF = {
     "training": {"steps": 60, "threads": 1},
 }
 LONG = BRIEF | {"training": {"steps": 1_000_000, "threads": 1, "log_every": 50, "checkpoint_every": 200}}
+MEDIUM = BRIEF | {"training": {"steps": 4_000, "threads": 1, "log_every": 10, "checkpoint_every": 200}}
+"""Some seconds: long enough to be interrupted, short enough to be waited for."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ class Service:
     def segments(self, job_id: UUID) -> list[Row[Any]]:
         query = select(tables.metric_segment).where(tables.metric_segment.c.job_id == job_id)
         return self.rows(query.order_by(tables.metric_segment.c.attempt, tables.metric_segment.c.seq))
+
+    def steps(self, job_id: UUID, key: str = "train/loss") -> list[int]:
+        """The steps of the job's visible points."""
+        with self.engine.connect() as conn:
+            return [int(step) for step in store.read(conn, job_id, [key])[key].steps]
 
     def rows(self, query: Any, **parameters: Any) -> list[Row[Any]]:
         with self.engine.begin() as conn:

@@ -1,0 +1,72 @@
+"""A trainer that dies is an outcome with a name; the job goes on from its last checkpoint, or fails after its attempts.
+
+The trainers are killed from outside, as the kernel or a fault in a library would.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.worker.processes import Worker
+from tests.worker.service import LONG, MEDIUM, Service
+
+
+def assert_one_line_of_history(service: Service, job_id: object) -> None:
+    """Every recorded step has exactly one visible point."""
+    assert service.steps(job_id) == list(range(10, 4_001, 10))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGSEGV, "trainer-crashed"), (signal.SIGKILL, "trainer-killed")], ids=["fault", "kill"]
+)
+def test_the_job_goes_on_from_its_checkpoint(
+    service: Service, shared_worker: Worker, number: signal.Signals, code: str
+) -> None:
+    job_id = service.submit(MEDIUM)
+    service.wait_saved(job_id)
+    shared_worker.trainer().send_signal(number)
+
+    job = service.wait_final(job_id)
+    assert (job.state, job.attempt, job.crash_count) == ("succeeded", 2, 1)
+    first, second = service.attempts(job_id)
+    assert (first.outcome, first.error["code"], first.error["signal"]) == ("crashed", code, number.name)
+    assert second.from_step >= 200
+    assert second.from_checkpoint_id is not None
+    assert_one_line_of_history(service, job_id)
+
+
+def test_the_last_output_is_kept(service: Service, shared_worker: Worker) -> None:
+    job_id = service.submit(LONG, max_attempts=1)
+    service.wait_step(job_id, 100)
+    shared_worker.trainer().send_signal(signal.SIGSEGV)
+
+    job = service.wait_final(job_id)
+    assert (job.state, job.error["code"]) == ("failed", "trainer-crashed")
+    assert "SIGSEGV" in job.error["message"]
+    assert "Segmentation fault" in job.error["output"]
+    assert "worker/training/" in job.error["output"]
+    assert "Segmentation fault" in service.attempts(job_id)[0].log
+
+
+def test_an_attempt_may_not_run_longer_than_it_said(service: Service, shared_worker: Worker) -> None:
+    job = service.wait_final(service.submit(LONG, max_runtime_seconds=2))
+
+    assert (job.state, job.error["code"], job.crash_count) == ("failed", "max-runtime", 0)
+    assert job.saved_step >= 200
+    assert service.rows("SELECT 1 FROM checkpoint WHERE job_id = :job AND complete", job=job.id)
+
+
+def test_the_fork_server_may_die(service: Service, shared_worker: Worker) -> None:
+    """The running trainer goes on, and its end is believed only when it is gone; the next one has a new server."""
+    job_id = service.submit(MEDIUM)
+    service.wait_step(job_id, 10)
+    trainer, before = shared_worker.trainer(), shared_worker.fork_server()
+    before.kill()
+    job = service.wait_final(job_id)
+    trainer.wait(10)
+    next_job = service.wait_final(service.submit(MEDIUM))
+
+    assert (job.state, job.attempt) == (next_job.state, next_job.attempt) == ("succeeded", 1)
+    assert shared_worker.fork_server().pid != before.pid
