@@ -110,7 +110,8 @@ class Doorbell:
         return True
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; Celery's own `close` forgets them only."""
+        self._app.pool.force_close_all()
         self._app.close()
 
     def _failed(self, error: Exception) -> None:

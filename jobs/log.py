@@ -28,7 +28,9 @@ def configure(*, level: str, log_format: Literal["json", "console"], stream: Tex
     ]
     colors = log_format == "console" and stream.isatty()
     render: Processor = (
-        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=colors)
+        structlog.processors.JSONRenderer(default=str)
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=colors)
     )
     structlog.configure(
         processors=[

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -66,7 +67,7 @@ def up(
             _say(f"logs     {service.log_dir}")
             _say("Ctrl-C stops it.")
             try:
-                service.wait()
+                threading.Event().wait()
             except KeyboardInterrupt:
                 _say("stopping: a training run saves its state first; Ctrl-C again stops at once")
     except KeyboardInterrupt:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +27,6 @@ from traind import service
 LOCK_PATIENCE_SECONDS = 60.0
 API_START_SECONDS = 60.0
 STOP_MARGIN_SECONDS = 10.0
-PARENT_CHECK_SECONDS = 0.25
 
 
 class Service:
@@ -81,13 +79,6 @@ class Service:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.close()
-
-    def wait(self, *, with_parent: bool = False) -> None:
-        """Block until interrupted; with_parent: also return when the process that started us has gone."""
-        parent = os.getppid()
-        forever = threading.Event()
-        while not (with_parent and os.getppid() != parent):
-            forever.wait(PARENT_CHECK_SECONDS if with_parent else None)
 
     def _start(self, started: ExitStack) -> None:
         folders.make(self.data_dir)

@@ -19,12 +19,12 @@ from worker.death_pipe import die_with_writer
 from worker.training.messages import Control, Message, RunUntil, TrainerJob, decode, encode
 
 
-def main(job: str, run_until: float, link: Connection, death: Connection, log_path: str) -> None:
-    """Train `job`, a TrainerJob as JSON; until `run_until` (worker.clock.boottime) at first, then as told by `link`."""
+def main(job: str, link: Connection, death: Connection, log_path: str) -> None:
+    """Train `job`, a TrainerJob as JSON, once `link` has told until when it may run."""
     _detach()
-    deadline = Deadline(run_until)
     die_with_writer(death.fileno())
     _redirect_output(log_path)
+    deadline = Deadline(_first_allowance(link))
     threading.Thread(target=_obey, args=(link, deadline), name="control", daemon=True).start()
     _train(TrainerJob.model_validate_json(job), link)
 
@@ -53,6 +53,14 @@ def _redirect_output(log_path: str) -> None:
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     faulthandler.enable(sys.stderr)
+
+
+def _first_allowance(link: Connection) -> float:
+    """Sent after the start, not with it: a start may take longer than a lease, while the heartbeat goes on."""
+    message = decode(link.recv_bytes())
+    if not isinstance(message, RunUntil):
+        raise TypeError(f"a trainer is first told RunUntil, not {message}")
+    return message.boottime
 
 
 def _obey(link: Connection, deadline: Deadline) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 KEPT_BYTES = 64 * 1024
 """How much of the end is kept."""
 LIMIT_BYTES = 4 * KEPT_BYTES
-EXCERPT_CHARACTERS = 2_000
+EXCERPT_CHARACTERS = 4_000
 
 
 def bound(log: Path) -> None:

@@ -112,29 +112,29 @@ class Process:
                 self._pidfd = None
 
 
-def start(job: str, *, run_until: float, log_path: Path) -> Process:
-    """A trainer for `job`, a TrainerJob as JSON. A fork server that dies under the start is tried once more.
+def start(job: str, log_path: Path) -> Process:
+    """A trainer for `job`, a TrainerJob as JSON; it waits to be told RunUntil.
+
+    A fork server that dies under the start is tried once more.
 
     Raises StartFailed.
     """
     try:
-        return _start(job, run_until, log_path)
+        return _start(job, log_path)
     except (OSError, EOFError) as first:
         log.warning("the fork server did not start a trainer; trying once more", error=repr(first))
     try:
-        return _start(job, run_until, log_path)
+        return _start(job, log_path)
     except (OSError, EOFError) as second:
         raise StartFailed(f"the fork server did not start a trainer, twice: {second!r}") from second
 
 
-def _start(job: str, run_until: float, log_path: Path) -> Process:
+def _start(job: str, log_path: Path) -> Process:
     """One try, given up after START_SECONDS; whatever comes to life later finds its death pipe closed."""
     context = _context()
     ours, theirs = context.Pipe(duplex=True)
     death_read, death_write = context.Pipe(duplex=False)
-    process = context.Process(
-        target=child.main, args=(job, run_until, theirs, death_read, str(log_path)), name="trainer"
-    )
+    process = context.Process(target=child.main, args=(job, theirs, death_read, str(log_path)), name="trainer")
     failures: list[Exception] = []
 
     def try_it() -> None:

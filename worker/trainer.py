@@ -34,7 +34,7 @@ class Trainer:
 
     def start(self, job: str, log_path: Path) -> Connection:
         """Start the process and return its link. Raises StartFailed, or Killed where `kill` came first."""
-        process = start(job, run_until=self._run_until, log_path=log_path)
+        process = start(job, log_path)
         with self._lock:
             self._process = process
             process.send(encode(RunUntil(self._run_until)))

@@ -8,6 +8,7 @@ import httpx2
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
 from api.app import create_app
 from jobs.database import make_engine
@@ -58,7 +59,7 @@ def http(project: Project) -> httpx2.Client:
 
 @pytest.fixture
 def anonymous(api: ApiProcess) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=api.url, trust_env=False, verify=False) as client:
+    with httpx2.Client(base_url=api.url, trust_env=False, verify=False, timeout=60) as client:
         yield client
 
 
@@ -66,5 +67,5 @@ def anonymous(api: ApiProcess) -> Iterator[httpx2.Client]:
 def own_app(database_url: str, redis_url: str) -> Iterator[TestClient]:
     """An app in this process on a database of its own: for tests that break it."""
     settings = Settings(database_url=database_url, redis_url=redis_url)  # type: ignore[arg-type]
-    with TestClient(create_app(settings)) as client:
+    with capture_logs(), TestClient(create_app(settings)) as client:
         yield client

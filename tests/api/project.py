@@ -86,5 +86,5 @@ def new_project(engine: Engine, url: str, *, scopes: Collection[str] = ("read", 
         project_id = conn.execute(insert(tables.project).values(name=name).returning(tables.project.c.id)).scalar_one()
         key = keys.create(conn, project_id, name="test", scopes=scopes)
     headers = {"Authorization": f"Bearer {key}"}
-    with httpx2.Client(base_url=url, headers=headers, trust_env=False, verify=False, timeout=30) as http:
+    with httpx2.Client(base_url=url, headers=headers, trust_env=False, verify=False, timeout=60) as http:
         yield Project(project_id, engine, http, name)

@@ -73,5 +73,5 @@ def _aim(case: schemathesis.Case, target: Target) -> None:
         found["job_id"] = target.job_id
     except (KeyError, ValueError):
         pass
-    if str(found.get("checkpoint_id", "")).isdecimal():
+    if isinstance(found.get("checkpoint_id"), int) and 1 <= found["checkpoint_id"] < 2**63:
         found["checkpoint_id"] = target.checkpoint_id

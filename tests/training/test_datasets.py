@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -84,18 +85,29 @@ def test_the_fixed_order_of_fashion_mnist_never_changes() -> None:
     assert np.array_equal(np.sort(order), np.arange(60_000))
 
 
-@pytest.fixture
-def small_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Four files in the release's format, one grey per image, and the catalogue's hashes made theirs."""
-    folder = tmp_path / "release"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def made_release(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
+    """Four files in the release's format, one grey per image, and the SHA-256 of each one's content."""
+    folder, found = tmp_path_factory.mktemp("release"), {}
     greys = np.repeat(np.arange(60_000) % 251, 28 * 28).astype(np.uint8).tobytes()
     classes = (np.arange(60_000) % 10).astype(np.uint8).tobytes()
     for source in FASHION_MNIST.sources:
         n = 60_000 if source.startswith("train") else 10_000
         content = bytes(16) + greys[: n * 28 * 28] if "images" in source else bytes(8) + classes[:n]
-        (folder / f"{source}.gz").write_bytes(gzip.compress(content, 1))
-        monkeypatch.setitem(FASHION_MNIST.sources, source, hashlib.sha256(content).hexdigest())
+        file = folder / f"{source}.gz"
+        file.write_bytes(gzip.compress(content, 1))
+        found[file] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+@pytest.fixture
+def small_release(made_release: dict[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with these files, which the catalogue takes for the release."""
+    folder = tmp_path / "release"
+    folder.mkdir()
+    for file, sha256 in made_release.items():
+        shutil.copy(file, folder)
+        monkeypatch.setitem(FASHION_MNIST.sources, file.stem, sha256)
     return folder
 
 
@@ -162,7 +174,7 @@ def test_too_slow_a_download_is_broken_off(address: str, tmp_path: Path, monkeyp
 
 
 def test_an_address_that_has_it_not_is_named(address: str, tmp_path: Path) -> None:
-    with pytest.raises(DownloadFailed, match="404.*TRAIND_FASHION_MNIST_URL") as refused:
+    with pytest.raises(DownloadFailed, match=r"404.*TRAIND_FASHION_MNIST_URL") as refused:
         load(SMALL, settings(cache=tmp_path, url=f"{address}elsewhere"))
     assert (refused.value.code, refused.value.retryable) == ("dataset-unavailable", True)
 

@@ -33,8 +33,10 @@ BRIEF = {
     "training": {"steps": 60, "threads": 1},
 }
 LONG = BRIEF | {"training": {"steps": 1_000_000, "threads": 1, "log_every": 50, "checkpoint_every": 200}}
-MEDIUM = BRIEF | {"training": {"steps": 4_000, "threads": 1, "log_every": 10, "checkpoint_every": 200}}
+MEDIUM = BRIEF | {"training": {"steps": 2_000, "threads": 1, "log_every": 10, "checkpoint_every": 200}}
 """Some seconds: long enough to be interrupted, short enough to be waited for."""
+MEDIUM_STEPS = list(range(10, 2_001, 10))
+"""The steps of its points in one line of history, nothing doubled and nothing dropped."""
 
 
 @dataclass(frozen=True)

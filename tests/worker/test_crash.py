@@ -10,12 +10,7 @@ import signal
 import pytest
 
 from tests.worker.processes import Worker
-from tests.worker.service import LONG, MEDIUM, Service
-
-
-def assert_one_line_of_history(service: Service, job_id: object) -> None:
-    """Every recorded step has exactly one visible point."""
-    assert service.steps(job_id) == list(range(10, 4_001, 10))
+from tests.worker.service import BRIEF, LONG, MEDIUM, MEDIUM_STEPS, Service
 
 
 @pytest.mark.parametrize(
@@ -34,7 +29,7 @@ def test_the_job_goes_on_from_its_checkpoint(
     assert (first.outcome, first.error["code"], first.error["signal"]) == ("crashed", code, number.name)
     assert second.from_step >= 200
     assert second.from_checkpoint_id is not None
-    assert_one_line_of_history(service, job_id)
+    assert service.steps(job_id) == MEDIUM_STEPS
 
 
 def test_the_last_output_is_kept(service: Service, shared_worker: Worker) -> None:
@@ -66,7 +61,7 @@ def test_the_fork_server_may_die(service: Service, shared_worker: Worker) -> Non
     before.kill()
     job = service.wait_final(job_id)
     trainer.wait(10)
-    next_job = service.wait_final(service.submit(MEDIUM))
+    next_job = service.wait_final(service.submit(BRIEF))
 
     assert (job.state, job.attempt) == (next_job.state, next_job.attempt) == ("succeeded", 1)
     assert shared_worker.fork_server().pid != before.pid

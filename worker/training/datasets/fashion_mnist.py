@@ -10,8 +10,10 @@ import gzip
 import io
 import tempfile
 import time
+import urllib.error
 import urllib.request
 import zlib
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +99,9 @@ def _download(url: str) -> bytes:
                     raise DatasetCorrupt(f"{url} sends more than {MAX_DOWNLOAD_BYTES:,} bytes; check the address")
                 if time.monotonic() > deadline:
                     raise DownloadFailed(f"{url} did not arrive within {DOWNLOAD_SECONDS:.0f} seconds")
-    except OSError as error:
+    except (OSError, HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise DownloadFailed(f"{url} cannot be loaded: {error}; check TRAIND_FASHION_MNIST_URL") from error
     return received.getvalue()
 

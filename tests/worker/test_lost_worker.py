@@ -1,0 +1,70 @@
+"""A worker that is killed or frozen loses its job to another worker; its trainer is dead before that one starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import pytest
+
+from tests.worker.conftest import StartWorker
+from tests.worker.processes import Worker
+from tests.worker.service import LONG, MEDIUM, PATIENT, Service
+
+pytestmark = pytest.mark.usefixtures("shared_worker")
+
+
+@contextmanager
+def running_on(service: Service, victim: Worker) -> Iterator[UUID]:
+    """A job with a checkpoint that `victim` runs, and the shared worker may take over when the context is left."""
+    busy = service.submit(LONG)
+    service.wait(busy, lambda job: job.state == "running")
+    job_id = service.submit(MEDIUM | {"training": MEDIUM["training"] | {"steps": 20_000}}, queue="rescue")
+    service.wait_saved(job_id)
+    service.cancel(busy)
+    service.wait_final(busy)
+    yield job_id
+
+
+def test_killed(service: Service, start: StartWorker) -> None:
+    with start("victim", queues="rescue") as victim, running_on(service, victim) as job_id:
+        trainer = victim.trainer()
+        killed_at = time.monotonic()
+        os.kill(victim.pid, signal.SIGKILL)
+        trainer.wait(PATIENT)
+        assert time.monotonic() - killed_at < 1
+        service.wait(job_id, lambda job: job.attempt == 2 and job.observed_step > job.saved_step)
+        service.cancel(job_id)
+
+    first, second = service.attempts(job_id)
+    assert (first.outcome, first.error["code"]) == ("lost", "worker-lost")
+    assert second.from_step >= 200
+    assert second.worker_id != first.worker_id
+    assert second.lease_token != first.lease_token
+    steps = service.steps(job_id)
+    assert steps == list(range(10, steps[-1] + 1, 10))
+
+
+def test_frozen_beyond_its_lease(service: Service, start: StartWorker) -> None:
+    """The trainer ends by its own deadline; the worker, continued, writes nothing more and takes the next job."""
+    short = {"LEASE_SECONDS": "3", "SUSPICION_SECONDS": "60"}
+    with start("victim", queues="rescue", **short) as victim, running_on(service, victim) as job_id:
+        trainer, lease_until = victim.trainer(), service.job(job_id).lease_until
+        os.kill(victim.pid, signal.SIGSTOP)
+        trainer.wait(PATIENT)
+        running = service.job(job_id)
+        assert (running.attempt, running.state) == (1, "running")
+        assert running.lease_until >= lease_until
+        service.wait(job_id, lambda job: job.attempt == 2 and job.observed_step > job.saved_step)
+        os.kill(victim.pid, signal.SIGCONT)
+        victim.wait_log("attempt ended")
+        assert service.job(job_id).attempt == 2
+        service.cancel(job_id)
+
+    first, second = service.attempts(job_id)
+    assert (first.outcome, first.error["code"]) == ("lost", "lease-expired")
+    assert second.worker_id != first.worker_id
