@@ -64,6 +64,11 @@ def _with_our_schemas(document: dict[str, Any]) -> dict[str, Any]:
     _, definitions = models_json_schema(models, ref_template=REF)
     schemas = document["components"]["schemas"]
     schemas |= definitions["$defs"]
+    for operation in (operation for path in document["paths"].values() for operation in path.values()):
+        if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+            del operation["responses"]["422"]  # FastAPI's own; a path that is not valid is a 404 here
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
     schemas["Job"]["properties"]["spec"] = _ref("JobSpec")
     schemas["Job"]["properties"]["resolved"] = _ref("Resolved")
     return document

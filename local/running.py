@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from local import folders
 from traind import service
 from traind.service import ServiceInfo
 
@@ -33,16 +34,15 @@ def find(data_dir: Path) -> ServiceInfo | None:
 
 
 def end(known: ServiceInfo, *, timeout_seconds: float) -> bool:
-    """Ask the service to stop, and wait until its process is gone. False: it is still there."""
-    process = _process(known)
-    if process is None:
-        return True
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(timeout_seconds)
-    except psutil.TimeoutExpired:
-        return False
-    return True
+    """Ask the service to stop, and wait until the last of its processes has let go of the data folder. False: some
+    still run.
+    """
+    if process := _process(known):
+        process.send_signal(signal.SIGTERM)
+    lock = folders.lock(Path(known.data_dir), patience_seconds=timeout_seconds, busy=lambda: False)
+    if lock is not None:
+        os.close(lock)
+    return lock is not None
 
 
 def _process(known: ServiceInfo) -> psutil.Process | None:

@@ -130,7 +130,7 @@ def test_a_body_that_breaks_off_is_no_defect(own_app: TestClient) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(create_app(service.settings)(scope, receive, send))
+    asyncio.run(own_app.app(scope, receive, send))
     assert sent[0]["status"] == 400
     assert json.loads(sent[1]["body"])["code"] == "incomplete-body"
 

@@ -103,4 +103,4 @@ def test_an_interrupt_ends_it_in_order(data_dir: Path) -> None:
         assert shell.wait() == INTERRUPTED, rest
         assert "nothing is left running" in rest
         assert not (data_dir / "service.json").exists()
-        assert_gone(running, within_seconds=1.0)
+        assert_gone(running, within_seconds=10.0)

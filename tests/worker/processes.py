@@ -58,6 +58,18 @@ class Worker:
         assert text in self.log, self.log
 
 
+def is_dead(process: psutil.Process) -> bool:
+    """Gone, or a zombie that its parent has not collected yet."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_dead(process: psutil.Process) -> None:
+    until(lambda: is_dead(process), bool)
+
+
 @contextmanager
 def start_worker(
     database_url: str, redis_url: str, folder: Path, *arguments: str, ready: bool = True, **settings: str

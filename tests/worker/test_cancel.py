@@ -8,8 +8,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.worker.processes import Worker
-from tests.worker.service import BRIEF, LONG, PATIENT, Service, until
+from tests.worker.processes import Worker, wait_dead
+from tests.worker.service import BRIEF, LONG, Service, until
 
 WITHIN_SECONDS = 1.0
 
@@ -50,7 +50,7 @@ def cancel_and_time(service: Service, job_id: Any, trainer: psutil.Process) -> f
     took = time.monotonic() - began
     assert job.state == "cancelled"
     assert job.error is None
-    trainer.wait(PATIENT)
+    wait_dead(trainer)
     assert service.attempts(job_id)[-1].outcome == "cancelled"
     return took
 

@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from tests.worker.processes import Worker
+from tests.worker.processes import Worker, wait_dead
 from tests.worker.service import BRIEF, LONG, MEDIUM, MEDIUM_STEPS, Service
 
 
@@ -60,7 +60,7 @@ def test_the_fork_server_may_die(service: Service, shared_worker: Worker) -> Non
     trainer, before = shared_worker.trainer(), shared_worker.fork_server()
     before.kill()
     job = service.wait_final(job_id)
-    trainer.wait(10)
+    wait_dead(trainer)
     next_job = service.wait_final(service.submit(BRIEF))
 
     assert (job.state, job.attempt) == (next_job.state, next_job.attempt) == ("succeeded", 1)

@@ -12,8 +12,8 @@ from uuid import UUID
 import pytest
 
 from tests.worker.conftest import StartWorker
-from tests.worker.processes import Worker
-from tests.worker.service import LONG, MEDIUM, PATIENT, Service
+from tests.worker.processes import Worker, wait_dead
+from tests.worker.service import LONG, MEDIUM, Service
 
 pytestmark = pytest.mark.usefixtures("shared_worker")
 
@@ -35,7 +35,7 @@ def test_killed(service: Service, start: StartWorker) -> None:
         trainer = victim.trainer()
         killed_at = time.monotonic()
         os.kill(victim.pid, signal.SIGKILL)
-        trainer.wait(PATIENT)
+        wait_dead(trainer)
         assert time.monotonic() - killed_at < 1
         service.wait(job_id, lambda job: job.attempt == 2 and job.observed_step > job.saved_step)
         service.cancel(job_id)
@@ -55,7 +55,7 @@ def test_frozen_beyond_its_lease(service: Service, start: StartWorker) -> None:
     with start("victim", queues="rescue", **short) as victim, running_on(service, victim) as job_id:
         trainer, lease_until = victim.trainer(), service.job(job_id).lease_until
         os.kill(victim.pid, signal.SIGSTOP)
-        trainer.wait(PATIENT)
+        wait_dead(trainer)
         running = service.job(job_id)
         assert (running.attempt, running.state) == (1, "running")
         assert running.lease_until >= lease_until
