@@ -26,7 +26,7 @@ log = structlog.get_logger("api")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Serve. Exits with 2 and a message where the settings or the address cannot be used."""
+    """Serve. Exits with 1 and a message where the settings or the address cannot be used."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     arguments = _arguments(argv)

@@ -64,14 +64,20 @@ def _with_our_schemas(document: dict[str, Any]) -> dict[str, Any]:
     _, definitions = models_json_schema(models, ref_template=REF)
     schemas = document["components"]["schemas"]
     schemas |= definitions["$defs"]
-    for operation in (operation for path in document["paths"].values() for operation in path.values()):
-        if "application/json" in operation["responses"].get("422", {}).get("content", {}):
-            del operation["responses"]["422"]  # FastAPI's own; a path that is not valid is a 404 here
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
     schemas["Job"]["properties"]["spec"] = _ref("JobSpec")
     schemas["Job"]["properties"]["resolved"] = _ref("Resolved")
+    _drop_fastapis_validation_error(document)
     return document
+
+
+def _drop_fastapis_validation_error(document: dict[str, Any]) -> None:
+    """It is promised for every operation with parameters; ours are `invalid-parameter`, and 404 for a path."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
 
 
 def _ref(model: str) -> dict[str, str]:

@@ -31,36 +31,28 @@ _KEEPALIVE = {
 }
 
 
-def driver_url(url: str) -> URL:
-    """`postgresql://…` (or `postgres://…`) with the driver named and the timeout of frozen transactions set.
+def make_engine(url: str, *, application_name: str, pool_size: int = 5) -> Engine:
+    """An engine on `url`; `pool_size=0` opens a connection of its own each time (for heartbeats and LISTEN).
 
-    Raises ValueError for another kind of URL.
+    Raises ValueError where the URL is not one of PostgreSQL.
     """
+    address, arguments = connect_arguments(url)
+    arguments["application_name"] = application_name
+    if pool_size == 0:
+        return create_engine(address, poolclass=NullPool, connect_args=arguments)
+    return create_engine(address, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, connect_args=arguments)
+
+
+def connect_arguments(url: str) -> tuple[URL, dict[str, str | int]]:
+    """`postgresql://…` (or `postgres://…`) with the driver named, and libpq's options for every connection."""
     parsed = make_url(url)
     if parsed.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
         raise ValueError(f"the database URL must begin with postgresql://, not {parsed.drivername}://")
     given = parsed.query.get("options", "")
-    options = f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s"
-    return parsed.set(drivername="postgresql+psycopg").update_query_dict(
-        {"options": f"{options} {given if isinstance(given, str) else ' '.join(given)}".strip()}
-    )
-
-
-def make_engine(url: str, *, application_name: str, pool_size: int = 5) -> Engine:
-    """An engine on `url`; `pool_size=0` opens a connection of its own each time (for heartbeats and LISTEN)."""
-    arguments = {"application_name": application_name, "connect_timeout": 5, **_KEEPALIVE}
-    if pool_size == 0:
-        return create_engine(driver_url(url), poolclass=NullPool, connect_args=arguments)
-    return create_engine(
-        driver_url(url), pool_size=pool_size, max_overflow=0, pool_pre_ping=True, connect_args=arguments
-    )
-
-
-@event.listens_for(Engine, "before_cursor_execute")
-def _binary_results(_conn: Any, cursor: Any, _sql: str, _parameters: Any, context: Any, _many: bool) -> None:
-    """Statements with the execution option `binary_results` skip hexadecimal: a third of the time for large bytea."""
-    if context.execution_options.get("binary_results"):
-        cursor.format = Format.BINARY
+    ours = f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s"
+    options = f"{ours} {given if isinstance(given, str) else ' '.join(given)}".strip()
+    address = parsed.set(drivername="postgresql+psycopg").difference_update_query(["options"])
+    return address, {"connect_timeout": 5, "options": options, **_KEEPALIVE}
 
 
 def alembic_config() -> Config:

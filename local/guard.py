@@ -5,7 +5,8 @@
 The guard starts the program in a session of its own (a Ctrl-C in the terminal reaches neither), writes its output
 to a bounded log and ends it step by step: by the steps of `stop` on SIGTERM, by those of `orphaned` when the death
 pipe closes, which is when its owner ends, however it ends. Should the guard itself be killed, Linux kills the
-program. Its exit status is the program's; 128 + n for signal n.
+program. What the program leaves behind (a backend of a killed Postgres, a fork server) becomes the guard's child on
+Linux; the guard ends only when all of it has. Its exit status is the program's; 128 + n for signal n.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import ctypes
 import json
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -24,6 +26,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+LEFT_BEHIND_SECONDS = 5.0
 
 
 class BoundedLog:
@@ -93,6 +97,7 @@ def _die_with_guard(number: int) -> Callable[[], None] | None:
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     guard = os.getpid()
 
     def request() -> None:  # after setuid, which would clear it
@@ -110,7 +115,7 @@ def watch(child: subprocess.Popen[bytes], program: dict[str, Any], log: BoundedL
     with selectors.DefaultSelector() as selector:
         for descriptor in (output, death, wakeup):
             selector.register(descriptor, selectors.EVENT_READ)
-        while child.poll() is None:
+        while reap(child) and child.returncode is None:
             ready = {key.fd for key, _ in selector.select(ending.timeout())}
             if output in ready and not copy(output, log):
                 selector.unregister(output)
@@ -121,10 +126,36 @@ def watch(child: subprocess.Popen[bytes], program: dict[str, Any], log: BoundedL
                 ending.begin(program["stop"])
             if ending.timeout() == 0.0:
                 ending.step()
+    end_left_behind(child, wakeup)
     for _ in range(16):  # what is left; a grandchild may hold the pipe open and fill it for ever
         if not copy(output, log, when_empty=False):
             break
     return child.returncode
+
+
+def reap(child: subprocess.Popen[bytes]) -> bool:
+    """Take note of the children that have ended, the program among them. False: there are no more."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return True
+            if pid == child.pid:
+                child.returncode = os.waitstatus_to_exitcode(status)
+    return False
+
+
+def end_left_behind(child: subprocess.Popen[bytes], wakeup: int) -> None:
+    """Wait for what the program left behind, which ends by itself when all is well; then kill it."""
+    deadline = time.monotonic() + LEFT_BEHIND_SECONDS
+    while reap(child):
+        if select.select([wakeup], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            os.read(wakeup, 4096)
+        else:
+            deadline = time.monotonic() + 0.1
+            for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
 
 
 def copy(output: int, log: BoundedLog, *, when_empty: bool = True) -> bool:

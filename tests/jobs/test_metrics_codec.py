@@ -93,6 +93,16 @@ def test_flipped_bytes_raise_nothing_else(column: Column, data: st.DataObject) -
         make_column(*part)
 
 
+@pytest.mark.parametrize(("place", "byte"), [(18, 0x80), (18, 0x7F), (19, 0xFF)])
+def test_negative_and_falling_steps_are_refused(place: int, byte: int) -> None:
+    """Bytes 11 to 18 are the first step, 19 is the difference to the second."""
+    damaged = bytearray(encode([make_column([5, 6], [0.0, 0.0], [1.0, 2.0])]))
+    assert damaged[11:20] == b"\x05" + bytes(7) + b"\x01"
+    damaged[place] = byte
+    with pytest.raises(CorruptMetrics):
+        decode(bytes(damaged))
+
+
 def test_a_newer_version_is_named() -> None:
     with pytest.raises(CorruptMetrics, match="version 2"):
         decode(b"\x02" + encode([])[1:])

@@ -53,7 +53,7 @@ def assert_gone(processes: list[psutil.Process], *, within_seconds: float = PATI
     """They end by themselves."""
     _, alive = psutil.wait_procs(processes, timeout=within_seconds)
     alive = [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-    assert not alive
+    assert not alive, [(process, process.cmdline()) for process in alive]
 
 
 def guards_of(name: str, *, parent: int | None = None) -> list[psutil.Process]:

@@ -9,6 +9,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from local.errors import StartFailed
@@ -114,11 +115,18 @@ def test_a_log_is_bounded(tmp_path: Path) -> None:
     assert (tmp_path / "a.log.1").exists()
 
 
-def test_a_grandchild_that_holds_the_output_does_not_hold_the_guard(tmp_path: Path, family: Family) -> None:
-    code = "import os; os.fork() or (os.setsid(), __import__('time').sleep(30))"
-    began = time.monotonic()
-    assert family.start(python(code, tmp_path)).wait(PATIENT) == 0
-    assert time.monotonic() - began < 15
+def test_what_a_program_leaves_behind_ends_before_its_guard(tmp_path: Path, family: Family) -> None:
+    code = """
+        import os, signal
+        if os.fork() == 0:
+            os.setsid()
+            print(os.getpid(), flush=True)
+            signal.pause()
+        """
+    process = family.start(program := python(code, tmp_path))
+    left = psutil.Process(int(log_until(program, "\n")))
+    assert process.wait(PATIENT) == 0
+    assert_gone([left], within_seconds=0)
 
 
 def test_a_missing_program_is_told_in_the_log(tmp_path: Path, family: Family) -> None:

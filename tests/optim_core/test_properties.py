@@ -11,7 +11,7 @@ from torch.nn import Parameter
 import optim_core
 from tests.optim_core.cases import run
 
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)
 rates = st.floats(1e-5, 1.0)

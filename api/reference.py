@@ -1,0 +1,73 @@
+"""Writes docs/api.md from the api's own routes and error codes: `python -m api.reference docs/api.md`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from api.app import create_app
+from api.errors import KINDS
+from jobs.settings import Settings
+
+INTRO = """\
+# The API
+
+<!-- Written by `python -m api.reference docs/api.md`; a test compares. Change the api instead. -->
+
+JSON over HTTP under `/v1`; the whole contract with schemas and examples is `/openapi.json` of a running service. Every
+request but `/livez`, `/readyz` and `/openapi.json` needs `Authorization: Bearer td_...`. A key belongs to one project:
+what other projects have does not exist for it.
+
+- **Submit safely.** Send an `Idempotency-Key`: the same key with the same spec answers with the job that is there
+  already (`Idempotent-Replayed: true`), so a lost answer can be repeated. The Python client and the CLI do it by
+  themselves.
+- **Poll cheaply.** A job's `ETag` is its version; `If-None-Match` answers 304 where nothing changed.
+- **Curves.** `metrics` answers at most `max_points` buckets per key, each with first, last, min, max, mean, count and
+  nan_count. Numbers that are not finite travel as `null`, and `nonfinite` says which. `attempts=all` also shows
+  what a later attempt trained again.
+- **Weights.** A checkpoint's `content` is a safetensors file, streamed, with `Range` and an `ETag` that is its SHA-256.
+  `part=model` has the weights under torch's names, `part=state` what a resume needs besides.
+- **States.** `cancelling` is a running job that was asked to stop. `diverged` is an outcome: `error` says at which step
+  and in which tensor. See [job-states.md](job-states.md); specs are in [spec.md](spec.md).
+
+## Requests
+"""
+
+ERRORS = """
+## Errors
+
+Problem documents (RFC 9457) with a stable `code`, a `request_id` that is also in the service's log, and for a bad spec
+`errors` with the JSON pointer of each field:
+
+```json
+{"type": "urn:traind:problem:invalid-spec", "title": "The job cannot run", "status": 422, "code": "invalid-spec",
+ "detail": "...", "pointer": "/optimizer/nesterov", "request_id": "...",
+ "errors": [{"pointer": "/optimizer/nesterov", "code": "rule",
+             "message": "Nesterov momentum requires a momentum and zero dampening"}]}
+```
+
+| code | status | meaning |
+|---|---|---|
+"""
+
+
+def document() -> str:
+    """The page's text."""
+    paths: dict[str, dict[str, Any]] = create_app(Settings()).openapi()["paths"]
+    lines = ["| request | operation | |", "|---|---|---|"]
+    for path, methods in paths.items():
+        for method, operation in methods.items():
+            lines.append(f"| `{method.upper()} {path}` | `{operation['operationId']}` | {operation['summary']} |")
+    codes = "".join(f"| `{code}` | {kind.status} | {kind.title} |\n" for code, kind in KINDS.items())
+    return INTRO + "\n" + "\n".join(lines) + "\n" + ERRORS + codes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", type=Path)
+    parser.parse_args().path.write_text(document())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""`python -m api` as a process: how it starts, what it logs, how it stops."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.api.process import ApiProcess, environment, serve
+from tests.api.project import new_project
+from tests.conftest import Servers
+
+CONTENT = random.Random(1).randbytes(12_000_000)
+NOWHERE = {"database_url": "postgresql://user:hunter2@127.0.0.1:1/x", "redis_url": "redis://:hunter2@127.0.0.1:1/0"}
+
+
+def test_a_stop_lets_running_downloads_end(servers: Servers, database_url: str, engine, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with serve(database_url, servers.redis, log=tmp_path / "log") as api, new_project(engine, api.url) as project:
+        project.submit()
+        path = f"/v1/checkpoints/{project.checkpoint(project.start(), step=1, model=CONTENT)}/content"
+        with project.http.stream("GET", path) as answer:
+            parts = answer.iter_raw(100_000)
+            received = next(parts)
+            api.process.terminate()
+            received += b"".join(parts)
+        assert received == CONTENT
+        assert api.process.wait(timeout=20) == 0
+
+
+def test_the_log_has_a_line_per_request_and_no_secrets(api: ApiProcess, anonymous: httpx2.Client) -> None:
+    key = "td_0123456789abcdefghijABCDEFGHIJ012345"
+    headers = {"Authorization": f"Bearer {key}", "X-Request-Id": "the-one", "Cookie": "session=hunter2"}
+    anonymous.get("/v1/jobs?cursor=hunter2", headers=headers)
+    (entry,) = api.logged("the-one")
+    assert (entry["method"], entry["path"], entry["status"]) == ("GET", "/v1/jobs", 401)
+    assert entry["ms"] >= 0
+    text = api.log.read_text()
+    assert key not in text
+    assert "hunter2" not in text
+
+
+def test_it_starts_and_reports_while_the_database_is_away(tmp_path: Path) -> None:
+    with (
+        serve(**NOWHERE, log=tmp_path / "log") as api,
+        httpx2.Client(base_url=api.url, trust_env=False, timeout=60) as http,
+    ):
+        assert http.get("/livez").json() == {"status": "ok"}
+        assert http.get("/readyz").json()["code"] == "database-unavailable"
+        assert http.get("/openapi.json").status_code == 200
+        assert api.stop() == 0
+        assert "hunter2" not in api.log.read_text()
+
+
+def test_it_chooses_a_free_port_and_says_which(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "api", "--host", "127.0.0.1", "--port", "0"],
+        env=environment(**NOWHERE),
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        url = json.loads(process.stderr.readline())["address"]
+        assert httpx2.get(f"{url}/livez", trust_env=False, timeout=60).status_code == 200
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "TRAIND_DATABASE_URL"),
+        (NOWHERE | {"database_url": "mysql://user:hunter2@x/"}, "postgresql://"),
+        (NOWHERE | {"max_body_bytes": "none"}, "max_body_bytes"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_told_in_one_message(settings: dict[str, str], said: str) -> None:
+    found = subprocess.run([sys.executable, "-m", "api"], env=environment(**settings), capture_output=True, text=True)
+    assert found.returncode == 1
+    assert said in found.stderr
+    assert "Traceback" not in found.stderr
+    assert "hunter2" not in found.stderr
+
+
+def test_an_address_in_use_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = [sys.executable, "-m", "api", "--port", str(taken.getsockname()[1])]
+        found = subprocess.run(command, env=environment(**NOWHERE), capture_output=True, text=True)
+    assert found.returncode == 1
+    assert "in use" in found.stderr
+    assert "Traceback" not in found.stderr
