@@ -43,6 +43,13 @@ def make_engine(url: str, *, application_name: str, pool_size: int = 5) -> Engin
     return create_engine(address, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, connect_args=arguments)
 
 
+@event.listens_for(Engine, "before_cursor_execute")
+def _binary_results(_conn: Any, cursor: Any, _sql: str, _parameters: Any, context: Any, _many: bool) -> None:
+    """Statements with the execution option `binary_results` skip hexadecimal: a third of the time for large bytea."""
+    if context.execution_options.get("binary_results"):
+        cursor.format = Format.BINARY
+
+
 def connect_arguments(url: str) -> tuple[URL, dict[str, str | int]]:
     """`postgresql://…` (or `postgres://…`) with the driver named, and libpq's options for every connection."""
     parsed = make_url(url)

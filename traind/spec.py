@@ -30,7 +30,10 @@ INT32_MAX = 2**31 - 1
 Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict()]
 Bool = Annotated[bool, Strict()]
-NonNegative = Annotated[Float, Field(ge=0)]
+LARGEST = 1e18
+"""Of a hyperparameter: products of two, and Adam's bias correction, still fit into float32."""
+NonNegative = Annotated[Float, Field(ge=0, le=LARGEST)]
+Dampening = Annotated[Float, Field(ge=-LARGEST, le=LARGEST)]
 Count = Annotated[Int, Field(ge=1, le=INT32_MAX)]
 CountOrZero = Annotated[Int, Field(ge=0, le=INT32_MAX)]
 Seed = Annotated[Int, Field(ge=0, le=2**63 - 1)]
@@ -276,7 +279,7 @@ class SgdGroup(Part):
     params: Pattern
     lr: NonNegative | None = None
     momentum: NonNegative | None = None
-    dampening: Float | None = None
+    dampening: Dampening | None = None
     weight_decay: NonNegative | None = None
     nesterov: Bool | None = None
     maximize: Bool | None = None
@@ -301,7 +304,7 @@ class Sgd(Part):
     name: Literal["sgd"]
     lr: NonNegative = 1e-3
     momentum: NonNegative = 0.0
-    dampening: Float = 0.0
+    dampening: Dampening = 0.0
     weight_decay: NonNegative = 0.0
     nesterov: Bool = False
     maximize: Bool = False
@@ -408,7 +411,7 @@ class Training(Part):
     """Steps between checkpoints; only the last step's where it is not given."""
     log_every: Count = 1
     """Steps per recorded point of the training metrics; a point is the mean over its steps."""
-    grad_clip_norm: Annotated[Float, Field(gt=0)] | None = None
+    grad_clip_norm: Annotated[Float, Field(gt=0, le=LARGEST)] | None = None
     """Largest global L2 norm of the gradient, as torch.nn.utils.clip_grad_norm_."""
     early_stopping: EarlyStopping | None = None
     threads: Annotated[Int, Field(ge=1, le=1_024)] | None = None

@@ -39,8 +39,9 @@ def test_it_prints_its_messages(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_divergence_has_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([write(tmp_path, optimizer={"name": "sgd", "lr": 1e300}), "--out", str(tmp_path)]) == 3
-    assert "diverged: the parameter (1.weight) became non-finite in step 3" in capsys.readouterr().err
+    parts = {"dataset": {"name": "synthetic_regression"}, "optimizer": {"name": "sgd", "lr": 1e18}}
+    assert main([write(tmp_path, **parts), "--out", str(tmp_path)]) == 3
+    assert "diverged: the loss became non-finite in step 3" in capsys.readouterr().err
 
 
 def test_a_failure_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,14 +85,3 @@ def test_ctrl_c_takes_a_checkpoint_that_can_be_resumed(tmp_path: Path) -> None:
     *_, checkpoint, stopped = map(json.loads, out.splitlines())
     assert stopped == {"type": "stopped", "kind": "pause", "step": checkpoint["step"]}
     assert f"stopped at step {stopped['step']}; go on with --resume" in err
-
-
-def test_it_needs_no_database_broker_or_web_server(tmp_path: Path) -> None:
-    code = (
-        "import sys; from worker.training.__main__ import main; code = main(sys.argv[1:]);"
-        "bad = {'sqlalchemy', 'psycopg', 'celery', 'kombu', 'redis', 'fastapi', 'alembic', 'worker.slot', 'jobs.tables'};"
-        "print(code, sorted(bad & sys.modules.keys()), file=sys.stderr)"
-    )
-    command = [sys.executable, "-c", code, write(tmp_path), "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "0 []"

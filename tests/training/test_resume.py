@@ -133,17 +133,24 @@ def test_another_thread_count_is_named(tmp_path: Path) -> None:
     assert resumed.all(Ready)[0].differences == ["threads: was 1, is 2"]
 
 
-def test_in_a_fresh_process(tmp_path: Path) -> None:
+SERVICE = ["sqlalchemy", "psycopg", "celery", "kombu", "redis", "fastapi", "alembic", "jobs.tables"]
+
+
+def test_in_a_fresh_process_without_database_and_broker(tmp_path: Path) -> None:
     parts = parts_of("mlp, dropout, adam, cosine")
     job = trainer_job(tmp_path / "whole", **parts)
     whole = Trained(job)
     cut = files(whole.checkpoint(CUT))
     spec = tmp_path / "spec.json"
     spec.write_text(job.spec.model_dump_json())
-    command = [sys.executable, "-m", "worker.training", str(spec), "--out", str(tmp_path / "out")]
-    command += ["--resume", str(cut.model_path), str(cut.state_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    code = (
+        "import sys; from worker.training.__main__ import main; main(sys.argv[1:]);"
+        f"print(set({SERVICE}) & sys.modules.keys(), file=sys.stderr)"
+    )
+    arguments = [str(spec), "--out", str(tmp_path / "out"), "--resume", str(cut.model_path), str(cut.state_path)]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     *_, checkpoint, finished = map(json.loads, done.stdout.splitlines())
     assert finished["summary"] == whole.finished.summary
     assert checkpoint["model_sha256"] == whole.checkpoint(60).model_sha256
     assert checkpoint["state_sha256"] == whole.checkpoint(60).state_sha256
+    assert done.stderr.strip() == "set()"

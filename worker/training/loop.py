@@ -35,7 +35,6 @@ def train(job: TrainerJob, emit: Emit, control: Control) -> None:
             outbox.flush()
             error = divergence.error(session.last_saved)
             end = Finished("diverged", session.step, session.recorder.summary(), error)
-        emit(Phase("checkpoint"))
         checkpoints.wait()
     emit(end)
 
@@ -108,5 +107,7 @@ def _save(session: Session, outbox: Outbox, checkpoints: Checkpoints, kind: Chec
     if kind == "final":
         session.recorder.close_window(session.step)
     outbox.flush()
+    if kind != "interval":
+        outbox.emit(Phase("checkpoint"))
     checkpoints.save(session.document(), step=session.step, kind=kind, summary=session.recorder.summary())
     session.last_saved = session.step

@@ -33,7 +33,7 @@ class Outbox:
     """Sends the recorder's points and the position. The first beat sends at once: that is the first metric."""
 
     def __init__(self, emit: Emit, recorder: Recorder, resolved: Resolved) -> None:
-        self._emit = emit
+        self.emit = emit
         self._recorder = recorder
         self._steps_per_epoch, self._total_steps = resolved.steps_per_epoch, resolved.total_steps
         self._due = 0.0
@@ -59,14 +59,14 @@ class Outbox:
         """Send all points now: before a checkpoint, and before the end."""
         metrics = self._recorder.take()
         if metrics is not None:
-            self._emit(metrics)
+            self.emit(metrics)
 
     def _progress(self, now: float, step: int, phase: PhaseName) -> None:
         then, step_then = self._history[0] if self._history else (now, step)
         self._history.append((now, step))
         rate = (step - step_then) / (now - then) if now > then else None
         left = self._total_steps - step
-        self._emit(
+        self.emit(
             Progress(
                 step=step,
                 epoch=max(step - 1, 0) // self._steps_per_epoch + 1,
