@@ -105,14 +105,13 @@ def demo(
 @database.command()
 def upgrade() -> None:
     """Migrate the database at TRAIND_DATABASE_URL to this version. (`traind up` does it by itself.)"""
-    from jobs.database import upgrade as migrate
-    from jobs.settings import Settings
-    from local.errors import LocalError
+    from local import preparation
+    from local.errors import InvalidSettings
 
-    url = Settings().database_url
+    url = preparation.settings().database_url
     if url is None:
-        raise LocalError("set TRAIND_DATABASE_URL; an embedded database is migrated by `traind up`")
-    migrate(url.get_secret_value())
+        raise InvalidSettings("set TRAIND_DATABASE_URL; an embedded database is migrated by `traind up`")
+    preparation.migrate(url.get_secret_value())
     _say("the database is up to date")
 
 

@@ -16,9 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from jobs.database import upgrade
-from jobs.settings import Settings
-from local import api_key, folders, listener, redis, running
+from local import api_key, folders, listener, preparation, redis, running
 from local.errors import AlreadyRunning
 from local.process import Family, Kept, Program, Steps
 from local.servers import Servers
@@ -62,7 +60,7 @@ class Service:
     ) -> None:
         self.data_dir = data_dir.absolute()
         self.log_dir = self.data_dir / "logs"
-        self._settings = Settings()
+        self._settings = preparation.settings()
         self._host, self._port = host or self._settings.host, port
         self._extra = dict(environment or {})
         self._redis_source: redis.Source = redis_source
@@ -89,7 +87,7 @@ class Service:
         started.callback(family.close)
         listening = started.enter_context(self._listen())
         servers = started.enter_context(self._servers(family))
-        upgrade(servers.database_url)
+        preparation.migrate(servers.database_url)
         self.api_key = api_key.ensure(self.data_dir, servers.database_url)
         self._start_ours(started, family, servers, listening.fileno())
         service.write(running.info(url=self.url, api_key=self.api_key, data_dir=self.data_dir))

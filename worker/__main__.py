@@ -37,17 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         return _refuse(f"bad settings: {error}", code=2)
+    if settings.database_url is None or settings.redis_url is None:
+        return _refuse("set TRAIND_DATABASE_URL and TRAIND_REDIS_URL, or start all of it with `traind up`", code=2)
+    database_url, redis_url = settings.database_url.get_secret_value(), settings.redis_url.get_secret_value()
     configure(level=settings.log_level, log_format=settings.log_format)
     logging.getLogger("celery").setLevel(max(logging.WARNING, logging.getLogger().level))
     try:
         warm_up(settings.worker_device)
-        with open_host(settings, name=arguments.name) as host:
-            (_work_once if arguments.once else _work)(host)
-    except (WarmUpFailed, ValueError) as error:
-        return _refuse(str(error), code=2)
+        with open_host(settings, database_url=database_url, redis_url=redis_url, name=arguments.name) as host:
+            return _work_once(host) if arguments.once else _work(host)
+    except WarmUpFailed as error:
+        return _refuse(str(error), code=1)
     except OperationalError as error:
         return _refuse(f"the database does not answer: {error.orig}", code=1)
-    return 0
 
 
 def _refuse(message: str, *, code: int) -> int:
@@ -55,7 +57,7 @@ def _refuse(message: str, *, code: int) -> int:
     return code
 
 
-def _work(host: Host) -> None:
+def _work(host: Host) -> int:
     slot = Slot(host)
     app = make_app(slot, cluster_id=host.cluster_id, redis_url=host.redis_url)
 
@@ -69,14 +71,15 @@ def _work(host: Host) -> None:
             stack.enter_context(rounds)
         stack.enter_context(slot)
         log.info("worker ready", worker=str(host.worker_id), queues=host.settings.worker_queues)
-        listen(app, name=host.name, queues=host.settings.worker_queues)
+        return listen(app, name=host.name, queues=host.settings.worker_queues)
 
 
-def _work_once(host: Host) -> None:
+def _work_once(host: Host) -> int:
     slot = Slot(host)
     on_signals(slot.stop)
     if not slot.work_once():
         log.info("nothing is due")
+    return 0
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -24,12 +24,16 @@ from worker.slot import Slot
 def make_app(slot: Slot, *, cluster_id: UUID, redis_url: str) -> Celery:
     """The Celery app that wakes `slot`."""
     app = Celery("traind-worker", set_as_current=False, fixups=[])
-    app.conf.update(celery_options(cluster_id, redis_url))
+    app.conf.update(celery_options(cluster_id, redis_url), broker_connection_max_retries=None)
 
     def wake(_queue: str) -> None:
         slot.wake()
 
     app.task(wake, name=WAKE_TASK)
+
+    def may_consume() -> bool:
+        """In place of kombu's own count, which stays above the limit for good once an ack was lost with Redis."""
+        return not slot.busy and not celery_state.reserved_requests
 
     class Gate(bootsteps.StartStopStep):  # type: ignore[misc]
         """Begins with each connection to Redis, after Celery's own consumer."""
@@ -37,9 +41,7 @@ def make_app(slot: Slot, *, cluster_id: UUID, redis_url: str) -> Celery:
         requires = ("celery.worker.consumer.tasks:Tasks",)
 
         def start(self, consumer: Any) -> None:
-            qos = consumer.task_consumer.channel.qos
-            may_consume = qos.can_consume
-            qos.can_consume = lambda: not slot.busy and may_consume()
+            consumer.task_consumer.channel.qos.can_consume = may_consume
             consumer.hub.add_reader(slot.freed, os.read, slot.freed, 4_096)
 
         def stop(self, consumer: Any) -> None:
@@ -49,11 +51,13 @@ def make_app(slot: Slot, *, cluster_id: UUID, redis_url: str) -> Celery:
     return app
 
 
-def listen(app: Celery, *, name: str, queues: Sequence[str]) -> None:
-    """Hear wakes for `queues` in this thread until `hang_up`, over any outage of Redis."""
-    heard = [wake_queue(queue) for queue in queues]
+def listen(app: Celery, *, name: str, queues: Sequence[str]) -> int:
+    """Hear wakes for `queues` in this thread until `hang_up`, over any outage of Redis; 0, or 1 where Celery gave up."""
     alone = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
-    WorkController(app=app, hostname=f"traind@{name}", queues=heard, **alone).start()
+    heard = [wake_queue(queue) for queue in queues]
+    controller = WorkController(app=app, hostname=f"traind@{name}", queues=heard, **alone)
+    controller.start()
+    return int(controller.exitcode or 0)
 
 
 def hang_up() -> None:

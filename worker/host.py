@@ -45,14 +45,9 @@ class Host:
 
 
 @contextmanager
-def open_host(settings: Settings, *, name: str) -> Iterator[Host]:
-    """Enter this process in the list of workers, until it stops.
-
-    Raises ValueError for settings without URLs, OperationalError where Postgres is away.
-    """
-    if settings.database_url is None or settings.redis_url is None:
-        raise ValueError("set TRAIND_DATABASE_URL and TRAIND_REDIS_URL, or start all of it with `traind up`")
-    worker_id, database_url = uuid4(), settings.database_url.get_secret_value()
+def open_host(settings: Settings, *, database_url: str, redis_url: str, name: str) -> Iterator[Host]:
+    """Enter this process in the list of workers, until it stops. Raises OperationalError where Postgres is away."""
+    worker_id = uuid4()
     engine = make_engine(database_url, application_name=f"traind-worker-{name}"[:63], pool_size=POOL_SIZE)
     lease_engine = make_engine(database_url, application_name=holder_name(worker_id), pool_size=0)
     with engine.begin() as conn:
@@ -65,7 +60,6 @@ def open_host(settings: Settings, *, name: str) -> Iterator[Host]:
             queues=settings.worker_queues,
             versions=_versions(),
         )
-    redis_url = settings.redis_url.get_secret_value()
     doorbell = Doorbell(redis_url, cluster)
     try:
         with own_folder(settings.scratch_dir, worker_id) as scratch:

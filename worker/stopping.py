@@ -1,4 +1,4 @@
-"""How a worker process is told to stop: the first SIGTERM or SIGINT asks, a second SIGINT or a SIGQUIT ends it.
+"""How a worker process is told to stop: the first SIGTERM or SIGINT asks; after it SIGINT, and always SIGQUIT, ends it.
 
 The handlers do nothing: the interpreter writes each signal's number into a pipe, and a thread acts on it, so no
 lock is taken inside a handler and a main thread that hangs hinders nothing. Ending at once is safe at any time: the
@@ -34,14 +34,12 @@ def _do_nothing(*_: object) -> None:
 
 
 def _obey(heard: int, stop: Callable[[], None]) -> None:
-    interrupts = 0
     stopping = False
     while True:
         for number in os.read(heard, 64):
-            interrupts += number == signal.SIGINT
-            if number == signal.SIGQUIT or interrupts > 1:
+            if number == signal.SIGQUIT or (stopping and number == signal.SIGINT):
                 os._exit(128 + number)
             if number in HANDLED and not stopping:
                 stopping = True
-                log.info("stopping; once more Ctrl-C ends at once", signal=signal.Signals(number).name)
+                log.info("stopping; Ctrl-C ends at once", signal=signal.Signals(number).name)
                 threading.Thread(target=stop, name="stop").start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -17,8 +16,9 @@ from api.schemas import Buckets, Metrics, NonFinite, Series
 from api.service import ServiceDep
 from api.views import non_finite
 from jobs import queries
-from jobs.metrics import buckets, store
+from jobs.metrics import store
 from jobs.metrics.codec import LARGEST
+from jobs.metrics.curves import Curve, curves
 
 router = APIRouter(prefix="/v1/jobs", tags=["metrics"])
 
@@ -63,20 +63,21 @@ def get_job_metrics(
         known = store.names(connection, job_id)
         keys = list(dict.fromkeys(query.key)) or known
         _require(keys, known)
-        found = store.read(
-            connection,
-            job_id,
-            keys,
-            step_from=query.step_from,
-            step_to=LARGEST if query.step_to is None else query.step_to,
-            attempts=query.attempts,
-        )
+        series = [
+            _view(key, curve)
+            for key in keys
+            for curve in curves(
+                connection,
+                job_id,
+                key,
+                max_points=query.max_points,
+                step_from=query.step_from,
+                step_to=LARGEST if query.step_to is None else query.step_to,
+                attempts=query.attempts,
+            )
+        ]
     return Metrics(
-        job_id=job_id,
-        step_from=query.step_from,
-        step_to=query.step_to,
-        attempts=query.attempts,
-        series=[series for key in keys for series in _series(key, found[key], query)],
+        job_id=job_id, step_from=query.step_from, step_to=query.step_to, attempts=query.attempts, series=series
     )
 
 
@@ -89,23 +90,14 @@ def _require(keys: list[str], known: list[str]) -> None:
         )
 
 
-def _series(key: str, points: store.Series, query: MetricFilter) -> Iterator[Series]:
-    if query.attempts == "visible":
-        yield _downsampled(key, None, points.steps, points.values, query.max_points)
-        return
-    for attempt in np.unique(points.attempts):
-        own = points.attempts == attempt
-        yield _downsampled(key, int(attempt), points.steps[own], points.values[own], query.max_points)
-
-
-def _downsampled(key: str, attempt: int | None, steps: Any, values: Any, max_points: int) -> Series:
-    found = buckets.downsample(steps, values, max_points)
-    columns: dict[str, Any] = {name: getattr(found, name).tolist() for name in INTEGERS}
+def _view(key: str, curve: Curve) -> Series:
+    columns: dict[str, Any] = {name: getattr(curve.buckets, name).tolist() for name in INTEGERS}
     nonfinite: list[tuple[str, int, NonFinite]] = []
     for name in FLOATS:
-        array = getattr(found, name)
+        array = getattr(curve.buckets, name)
         columns[name] = array.tolist()
         for index in np.flatnonzero(~np.isfinite(array)).tolist():
             nonfinite.append((name, index, non_finite(columns[name][index])))
             columns[name][index] = None
-    return Series(key=key, attempt=attempt, count=len(values), buckets=Buckets(**columns), nonfinite=nonfinite)
+    count = sum(columns["count"])
+    return Series(key=key, attempt=curve.attempt, count=count, buckets=Buckets(**columns), nonfinite=nonfinite)

@@ -102,6 +102,13 @@ def test_a_chunked_body_over_the_limit(http: httpx2.Client) -> None:
     assert answer.json()["max_body_bytes"] == LIMIT
 
 
+def test_a_body_that_is_announced_too_large_is_not_waited_for(api: ApiProcess, http: httpx2.Client) -> None:
+    head = f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: {http.headers['Authorization']}\r\n"
+    with _connect(api) as connection:
+        connection.sendall(f"{head}Content-Type: {JSON}\r\nContent-Length: {10**12}\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -212,29 +219,32 @@ def test_methods(http: httpx2.Client, method: str) -> None:
 
 
 def test_what_is_not_http_ends_the_connection_and_nothing_else(api: ApiProcess, http: httpx2.Client) -> None:
-    address = urlsplit(api.url)
     for noise in (
         b"\x16\x03\x01\x02\x00",
         b"GET / HTTP/9.9\r\n\r\n",
         b"BREW /v1/jobs HTTP/1.1\r\n\r\n",
         b"POST /v1/jobs HTTP/1.1\r\nContent-Length: x\r\n\r\n",
     ):
-        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        with _connect(api) as connection:
             connection.sendall(noise + b"\r\n\r\n")
             assert connection.recv(1_000).startswith((b"HTTP/1.1 4", b""))
     assert http.get("/v1/jobs").status_code == 200
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_changes_nothing(api: ApiProcess, project: Project) -> None:
-    address = urlsplit(api.url)
     key = project.http.headers["Authorization"]
     head = (
         f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: {key}\r\nContent-Type: {JSON}\r\nX-Request-Id: left\r\n"
     )
-    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+    with _connect(api) as connection:
         connection.sendall(f"{head}Content-Length: 1000\r\n\r\n{{".encode())
     assert project.http.get("/v1/jobs").json()["jobs"] == []
     assert not [entry for entry in api.logged("left") if entry["level"] == "error"]
+
+
+def _connect(api: ApiProcess) -> socket.socket:
+    address = urlsplit(api.url)
+    return socket.create_connection((address.hostname, address.port), timeout=30)
 
 
 def _refused(answer: httpx2.Response, status: int, code: str) -> None:

@@ -18,8 +18,7 @@ from tests.api.project import new_project
 from tests.conftest import Servers
 
 CONTENT = random.Random(1).randbytes(12_000_000)
-BODY = "td_" + "0" * 30
-SOME_KEY = {"Authorization": f"Bearer {BODY}{_checksum(BODY)}"}
+WELL_FORMED_KEY = {"Authorization": "Bearer td_0000000000000000000000000000000zL9YI"}
 NOWHERE = {"database_url": "postgresql://user:hunter2@127.0.0.1:1/x", "redis_url": "redis://:hunter2@127.0.0.1:1/0"}
 
 
@@ -57,7 +56,7 @@ def test_it_chooses_a_free_port_and_reports_while_the_database_is_away() -> None
         with httpx2.Client(base_url=url, trust_env=False, verify=False, timeout=60) as http:
             assert http.get("/livez").json() == {"status": "ok"}
             assert http.get("/readyz").json()["code"] == "database-unavailable"
-            assert http.get("/v1/jobs", headers=SOME_KEY).json()["code"] == "database-unavailable"
+            assert http.get("/v1/jobs", headers=WELL_FORMED_KEY).json()["code"] == "database-unavailable"
             assert http.get("/openapi.json").status_code == 200
     finally:
         process.terminate()
@@ -70,12 +69,13 @@ def test_it_chooses_a_free_port_and_reports_while_the_database_is_away() -> None
     ("settings", "said"),
     [
         ({}, "TRAIND_DATABASE_URL"),
-        (NOWHERE | {"database_url": "mysql://user:hunter2@x/"}, "postgresql://"),
         (NOWHERE | {"max_body_bytes": "none"}, "max_body_bytes"),
     ],
 )
 def test_settings_that_cannot_be_used_are_told_in_one_message(settings: dict[str, str], said: str) -> None:
-    found = subprocess.run([sys.executable, "-m", "api"], check=False, env=environment(**settings), capture_output=True, text=True)
+    found = subprocess.run(
+        [sys.executable, "-m", "api"], check=False, env=environment(**settings), capture_output=True, text=True
+    )
     assert found.returncode == 1
     assert said in found.stderr
     assert "Traceback" not in found.stderr

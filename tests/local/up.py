@@ -23,19 +23,21 @@ START_SECONDS = 90.0
 EMBEDDED = {name: value for name, value in os.environ.items() if not name.startswith("TRAIND_")}
 
 
-def traind(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, on embedded servers."""
-    command = [sys.executable, "-m", "traind", *arguments]
-    return subprocess.run(command, env=EMBEDDED, capture_output=True, text=True, timeout=START_SECONDS, check=False)
+def traind(*arguments: str, python: str = sys.executable, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, on embedded servers where `environment` names no others."""
+    command = [python, "-P", "-m", "traind", *arguments]
+    return subprocess.run(
+        command, env=EMBEDDED | environment, capture_output=True, text=True, timeout=START_SECONDS, check=False
+    )
 
 
 class Up:
     """A running `traind up`, in a session of its own; `lines` are what it says on stderr."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, python: str = sys.executable) -> None:
         self.data_dir = data_dir
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "traind", "up", "--data-dir", str(data_dir), "--port", "0"],
+            [python, "-P", "-m", "traind", "up", "--data-dir", str(data_dir), "--port", "0"],
             env=EMBEDDED,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

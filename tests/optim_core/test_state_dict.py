@@ -128,3 +128,10 @@ def test_step_is_counted_in_float64_only_by_default_dtype() -> None:
         finally:
             torch.set_default_dtype(previous)
         assert optimizer.state[param]["step"].dtype == expected
+
+
+def test_tensor_betas_are_stored_0_d_as_torch_stores_them() -> None:
+    betas = (torch.tensor([0.9]), torch.tensor([0.99]))
+    for module in (optim_core, torch.optim):
+        group = module.Adam([Parameter(torch.ones(2))], betas=betas).state_dict()["param_groups"][0]
+        assert [beta.dim() for beta in group["betas"]] == [0, 0]

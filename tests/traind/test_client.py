@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import socket
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -104,6 +105,18 @@ def test_nothing_listening_is_unreachable_and_a_lost_answer_is_no_answer() -> No
     assert raised.value.code == "no-answer"
 
 
+def test_an_answer_lost_by_a_service_that_then_goes_away_stays_in_doubt() -> None:
+    def hang_up_and_leave(handler: BaseHTTPRequestHandler) -> None:
+        hang_up(handler)
+        handler.server.shutdown()
+        handler.server.server_close()
+
+    with scripted(hang_up_and_leave) as service, client(service.url) as c, pytest.raises(ApiError) as raised:
+        c.submit(SPEC)
+    assert raised.value.code == "no-answer"
+    assert "cannot be reached" in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("step", "code"),
     [
@@ -161,7 +174,7 @@ def test_what_is_no_address_is_refused(url: str) -> None:
     assert "u:p" not in str(raised.value)
 
 
-@pytest.mark.parametrize("key", ["", "td_a b", "td_a\r\nX-Evil: 1", "td_é"])
+@pytest.mark.parametrize("key", ["", "td_a b", "td_a\r\nX-Evil:1", "td_a\0", "td_é"])
 def test_what_is_no_key_is_refused_without_showing_it(key: str) -> None:
     with pytest.raises(ValueError, match="API key") as raised:
         Client("http://127.0.0.1:1", key)

@@ -51,9 +51,13 @@ def test_a_broken_connection_is_resumed_where_it_broke(target: Path) -> None:
 
 
 def test_a_service_that_ignores_the_range_is_read_from_the_start(target: Path) -> None:
-    with scripted(break_off(CONTENT[:CUT], len(CONTENT), ETag=ETAG), answer(CONTENT, ETag=ETAG)) as service:
-        download(service.url, target)
-    assert target.read_bytes() == CONTENT
+    told: list[tuple[int, int | None]] = []
+    short = CONTENT[: CUT // 2]
+    whole = answer(short, ETag=f'"{hashlib.sha256(short).hexdigest()}"')
+    with scripted(break_off(CONTENT[:CUT], len(CONTENT), ETag=ETAG), whole) as service:
+        download(service.url, target, progress=lambda *at: told.append(at))
+    assert target.read_bytes() == short
+    assert told[-1] == (len(short), len(short))
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,11 @@ def test_json_there_and_back() -> None:
             "Field required",
         ),
         (with_part("optimizer", {"name": "sgd", "lr": -0.1}), "/optimizer/lr", "greater than or equal to 0"),
-        (with_part("optimizer", {"name": "adam", "lr": 1e19}), "/optimizer/lr", "less than or equal to 1e+18"),
+        (
+            with_part("optimizer", {"name": "adam", "lr": 1e19}),
+            "/optimizer/lr",
+            "less than or equal to 1000000000000000000",
+        ),
         (with_part("optimizer", {"name": "sgd", "dampening": -1e39}), "/optimizer/dampening", "greater than"),
         (with_part("optimizer", {"name": "sgd", "lr": "0.1"}), "/optimizer/lr", "valid number"),
         (with_part("optimizer", {"name": "sgd", "betas": [0.9, 0.99]}), "/optimizer/betas", "not permitted"),

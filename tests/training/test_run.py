@@ -28,7 +28,7 @@ from worker.training.models import build_model
 from worker.training.tensor_file import read_tensors, write_tensors
 
 MLP = {"name": "mlp", "hidden": [64]}
-STEEP = {"optimizer": {"name": "sgd", "lr": 1e18}}
+STEEP = {"optimizer": {"name": "sgd", "lr": 1e18, "weight_decay": 1e10}}
 REGRESSION = {"dataset": {"name": "synthetic_regression", "n_samples": 100}, "model": {"name": "linear"}}
 
 
@@ -162,13 +162,13 @@ def _with_weights(saved: Checkpoint, values: dict[str, float]) -> CheckpointFile
 
 
 def test_parameters_that_became_infinite_are_no_good_checkpoint(tmp_path: Path) -> None:
-    """A finite gradient times the learning rate may be too large for float32."""
+    """Loss and gradient are finite, but weight decay and learning rate make more of it than float32 holds."""
     saved = Trained(trainer_job(tmp_path / "a", **REGRESSION, training={"steps": 1})).checkpoint(1)
     far = _with_weights(saved, {"1.bias": 1e18})
     end = Trained(trainer_job(tmp_path / "b", far, **REGRESSION | STEEP, training={"steps": 3, "checkpoint_every": 2}))
     error = end.finished.error
     assert error is not None
-    assert (error["cause"], error["tensor"], error["step"]) == ("parameter", "1.weight", 2)
+    assert (error["cause"], error["tensor"], error["step"]) == ("parameter", "1.bias", 2)
     assert (error["last_checkpoint_step"], end.all(Checkpoint)) == (1, [])
 
 

@@ -1,0 +1,77 @@
+"""A worker that is told to stop gives its job back; one that is told twice ends at once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.worker.conftest import StartWorker
+from tests.worker.service import BRIEF, MEDIUM, MEDIUM_STEPS, PATIENT, Service
+
+
+def test_the_job_is_given_back_and_taken_up_again(service: Service, start: StartWorker, queue: str) -> None:
+    with start("first") as worker:
+        job_id = service.submit(MEDIUM, queue=queue)
+        service.wait_saved(job_id)
+        worker.process.send_signal(signal.SIGTERM)
+        requeued = service.wait(job_id, lambda job: job.state == "queued")
+        assert worker.process.wait(PATIENT) == 0
+        assert not list(worker.scratch.glob("worker-*"))
+    assert (requeued.crash_count, requeued.error) == (0, None)
+    (first,) = service.attempts(job_id)
+    assert (first.outcome, first.error) == ("drained", None)
+    assert service.events(job_id)[-1].kind == "requeued"
+    assert service.rows("SELECT stopped_at FROM worker WHERE id = :id", id=first.worker_id)[0].stopped_at
+
+    waiting = service.submit(BRIEF, queue=queue, ring=False)
+    with start("second", "--once", ready=False) as worker:
+        assert worker.process.wait(PATIENT) == 0
+    job = service.job(job_id)
+    assert (job.state, job.attempt) == ("succeeded", 2)
+    assert service.attempts(job_id)[1].from_step >= 200
+    assert service.steps(job_id) == MEDIUM_STEPS
+    assert service.job(waiting).state == "queued"
+
+
+STOPPING = """
+import threading
+from worker.stopping import on_signals
+stopped = threading.Event()
+on_signals(stopped.set)
+print("ready", flush=True)
+while not stopped.wait(60):
+    pass
+print("stopping", flush=True)
+threading.Event().wait(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [
+        ([signal.SIGINT, signal.SIGINT], 130),
+        ([signal.SIGTERM, signal.SIGINT], 130),
+        ([signal.SIGTERM, signal.SIGQUIT], 131),
+    ],
+)
+def test_told_twice(numbers: list[signal.Signals], code: int) -> None:
+    command = [sys.executable, "-c", STOPPING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(numbers[0])
+        while process.stdout.readline() != "stopping\n":
+            assert process.poll() is None
+        for number in numbers[1:]:
+            process.send_signal(number)
+        assert process.wait(PATIENT) == code
+
+
+def test_without_servers_it_says_what_to_do() -> None:
+    done = subprocess.run([sys.executable, "-m", "worker"], env={}, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert "traind up" in done.stderr
