@@ -87,7 +87,7 @@ def run_job(client: Client, spec: dict[str, Any]) -> float:
     if job.state != "succeeded":
         raise SystemExit(f"job {job.id} ended {job.state}: {job.error}")
     times = {event.kind: event.created_at for event in client.events(job.id)}
-    return (times["succeeded"] - times["training"]).total_seconds()
+    return (times["succeeded"] - times["ready"]).total_seconds()
 
 
 def run_script(path: Path, variant: str) -> float:

@@ -12,8 +12,9 @@ import re
 import secrets
 import string
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
@@ -71,6 +72,13 @@ def revoke(conn: Connection, project_id: int, key_id: int) -> None:
     changed = update(api_key).where(own).values(revoked_at=revoked_at).returning(api_key.c.id)
     if conn.execute(changed).one_or_none() is None:
         raise NotFound("API key", key_id)
+
+
+def list_keys(conn: Connection, project_id: int) -> Sequence[Any]:
+    """Rows (id, name, scopes, created_at, revoked_at) of the project's keys, oldest first."""
+    c = api_key.c
+    query = select(c.id, c.name, c.scopes, c.created_at, c.revoked_at).where(c.project_id == project_id)
+    return conn.execute(query.order_by(c.id)).all()
 
 
 def _checksum(body: str) -> str:

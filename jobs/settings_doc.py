@@ -15,7 +15,7 @@ from jobs.settings import Settings
 INTRO = """\
 # Configuration
 
-<!-- Written by `python -m jobs.settings_doc docs/configuration.md`; a test compares. Change jobs/settings.py instead. -->
+<!-- Written by `python -m jobs.settings_doc docs/configuration.md`; a test compares. Change jobs/settings.py. -->
 
 Every process reads its settings from environment variables; an unusable value stops it at start with the variable's
 name and the reason. `traind up` passes its environment on to the api and the worker.

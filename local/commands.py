@@ -14,6 +14,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from local.keys import keys
+
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -35,6 +37,7 @@ def register(app: typer.Typer) -> None:
     app.command()(down)
     app.command()(demo)
     app.add_typer(database, name="db")
+    app.add_typer(keys, name="keys")
     through = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(context_settings=through)(api)
     app.command(context_settings=through)(worker)

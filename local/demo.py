@@ -16,6 +16,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from jobs.settings import Settings
+from local.errors import LocalError
 from local.signals import stop_signals
 from local.supervisor import Service
 from traind.cli.errors import FAILED, INTERRUPTED, OK
@@ -26,6 +28,7 @@ from traind.cli.plots import Scale, sparkline
 from traind.client import Client, Job
 
 POLL_SECONDS = 0.15
+STUCK_SECONDS = 120.0
 CURVES = ("val/accuracy", "train/loss")
 CURVE_CELLS = 40
 
@@ -59,8 +62,8 @@ def run(data: str, *, data_dir: Path | None = None) -> int:
     folder = data_dir or Path(tempfile.mkdtemp(prefix="traind-demo-"))
     try:
         with stop_signals():
-            note("starting PostgreSQL, Redis, API and worker")
-            with Service(folder, report=note) as service, Client(service.url, service.api_key) as client:
+            note("starting the service")
+            with Service(folder, report=stderr().print) as service, Client(service.url, service.api_key) as client:
                 note(f"API   {service.url}/docs\ndata  {folder}\n")
                 jobs = _train(client, data, parent)
                 curves = {job.id: _curves(client, job) for job in jobs}
@@ -69,29 +72,37 @@ def run(data: str, *, data_dir: Path | None = None) -> int:
         return INTERRUPTED
     except Orphaned:
         return FAILED
+    except LocalError:
+        note(f"logs are in {folder / 'logs'}")
+        raise
     _compare(jobs, curves)
     _say_where(folder, jobs)
     return _outcome(jobs, folder)
 
 
 def _train(client: Client, data: str, parent: int) -> list[Job]:
-    """Submit the three jobs, show them until all have ended, and return them. Raises Orphaned."""
-    jobs = {}
-    for name, optimizer in OPTIMIZERS.items():
-        job = client.submit({"name": name, "dataset": {"name": data}, "optimizer": optimizer, **COMMON[data]})
-        jobs[job.id] = job
+    """Submit the three jobs, show them until all have ended, and return them. Raises Orphaned, and LocalError where
+    nothing happens any more.
+    """
+    jobs = [
+        client.submit({"name": name, "dataset": {"name": data}, "optimizer": optimizer, **COMMON[data]})
+        for name, optimizer in OPTIMIZERS.items()
+    ]
+    moved_at = time.monotonic()
     with Board(stderr(), line_seconds=1.0) as board:
-        for job in jobs.values():
-            board.update(job)
-        while any(not job.final for job in jobs.values()):
+        while True:
+            for job in jobs:
+                board.update(job)
+            if all(job.final for job in jobs):
+                return jobs
             if os.getppid() != parent:
                 raise Orphaned
             time.sleep(POLL_SECONDS)
-            for job in list(jobs.values()):
-                if not job.final:
-                    jobs[job.id] = client.get(job.id)
-                    board.update(jobs[job.id])
-    return list(jobs.values())
+            before, jobs = jobs, [job if job.final else client.get(job.id) for job in jobs]
+            if [job.version for job in jobs] != [job.version for job in before]:
+                moved_at = time.monotonic()
+            elif time.monotonic() - moved_at > STUCK_SECONDS:
+                raise LocalError(f"nothing has happened for {STUCK_SECONDS:g} s; the worker's log says more")
 
 
 def _curves(client: Client, job: Job) -> dict[str, list[float]]:
@@ -143,11 +154,14 @@ def _wall_seconds(job: Job) -> float | None:
 
 
 def _say_where(folder: Path, jobs: Sequence[Job]) -> None:
+    external = Settings().database_url is not None
     note(f"""
-The service has stopped; its data, metrics and checkpoints are in {folder} (remove it when done). To look again:
+The service has stopped. Metrics and checkpoints are in {"the database of TRAIND_DATABASE_URL" if external else folder}.
+To look again, and to remove what there is:
   traind up --data-dir {folder}
   traind metrics -o plot --data-dir {folder} {jobs[-1].id}
-  traind download --data-dir {folder} {jobs[-1].id} -o model.safetensors""")
+  traind download --data-dir {folder} {jobs[-1].id} -o model.safetensors
+  rm -r {folder}""")
 
 
 def _outcome(jobs: Sequence[Job], folder: Path) -> int:

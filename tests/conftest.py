@@ -15,13 +15,18 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from psycopg import sql
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, select
 from sqlalchemy.engine import make_url
 
 from jobs import tables
 from jobs.database import make_engine, upgrade
 from tests.skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401  hooks
+
+# A slow machine is no failure: properties are about values, not about time.
+settings.register_profile("traind", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("traind")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -103,7 +108,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 def project_id(engine: Engine) -> int:
     """The default project, which migration 0001 makes."""
     with engine.connect() as connection:
-        return connection.execute(select(tables.project.c.id).where(tables.project.c.name == text("'default'"))).scalar_one()
+        return connection.execute(select(tables.project.c.id).where(tables.project.c.name == "default")).scalar_one()
 
 
 def _admin(servers: Servers, statement: str, *names: str) -> None:

@@ -52,7 +52,7 @@ def make_app(slot: Slot, *, cluster_id: UUID, redis_url: str) -> Celery:
 
 
 def listen(app: Celery, *, name: str, queues: Sequence[str]) -> int:
-    """Hear wakes for `queues` in this thread until `hang_up`, over any outage of Redis; 0, or 1 where Celery gave up."""
+    """Hear wakes for `queues` in this thread until `hang_up`, over any outage of Redis. 0, or 1 if Celery failed."""
     alone = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
     heard = [wake_queue(queue) for queue in queues]
     controller = WorkController(app=app, hostname=f"traind@{name}", queues=heard, **alone)

@@ -94,12 +94,13 @@ class Heartbeat:
         driver: Any = conn.connection.driver_connection
         driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(requests_channel(self._host.cluster_id))))
         self._take_lock(conn)
+        self._renew(conn)
         self._backend_pid = driver.info.backend_pid
         hold(conn, self._lease, backend_pid=self._backend_pid)
         while not self._stopping.is_set():
+            self._listen(driver)
             if self._alive():
                 self._renew(conn)
-            self._listen(driver)
 
     def _take_lock(self, conn: Connection) -> None:
         """Take the lease's lock, from our own former connection where the server has not missed it yet."""

@@ -71,18 +71,16 @@ class Pipe:
         self._thread.join()
 
     def _run(self) -> None:
-        while True:
+        ending: Ending | None = None
+        while ending is None:
             try:
                 message = self._receive()
             except (EOFError, OSError):
-                self._uploads.finish()
-                self._verdict.decide(self._why_gone())
-                return
-            ending = self._handle(message)
-            if ending is not None:
-                self._uploads.finish()
-                self._verdict.decide(ending)
-                return
+                ending = self._why_gone()
+            else:
+                ending = self._handle(message)
+        self._uploads.finish()
+        self._verdict.decide(ending)
 
     def _receive(self) -> Message:
         """The next message; progress that has waited long enough is written meanwhile."""

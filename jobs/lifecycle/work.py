@@ -16,7 +16,7 @@ from jobs.documents import pack
 from jobs.lifecycle.checkpoints import CheckpointRef, begin_checkpoint, complete_checkpoint, put_chunk
 from jobs.lifecycle.crash import after_crash, after_drain, end_attempt
 from jobs.lifecycle.lease import Fenced, Lease, after, clock, fence, fenced, lock, owned
-from jobs.lifecycle.transitions import move
+from jobs.lifecycle.transitions import move, note
 from jobs.metrics.codec import Segment
 from jobs.metrics.store import insert_segment
 from jobs.states import FINAL, Outcome, Request, State
@@ -74,10 +74,14 @@ def record_metrics(
 
 
 def record_fingerprint(conn: Connection, lease: Lease, fingerprint: dict[str, Any]) -> None:
-    """What the bits of this attempt depend on: versions, device, threads, data."""
-    lock(conn, lease)
+    """What the bits of this attempt depend on: versions, device, threads, data. Its event `ready` says that all is
+    loaded and the first batch is next; once, however often it is repeated.
+    """
+    row = lock(conn, lease)
     mine = (attempt.c.job_id == lease.job_id) & (attempt.c.number == lease.attempt)
-    conn.execute(update(attempt).where(mine).values(fingerprint=pack(fingerprint)))
+    first = update(attempt).where(mine, attempt.c.fingerprint.is_(None)).values(fingerprint=pack(fingerprint))
+    if conn.execute(first).rowcount == 1:
+        note(conn, row, "ready", {"differences": fingerprint.get("differences", [])})
 
 
 def finish(

@@ -127,6 +127,14 @@ class TestProgress:
             record_fingerprint(conn, lease, {"torch": "2.13.0"})
         assert attempts(engine, lease.job_id)[0].fingerprint == {"torch": "2.13.0"}
 
+    def test_a_ready_trainer_is_an_event_once_also_where_the_answer_was_lost(
+        self, engine: Engine, lease: Lease
+    ) -> None:
+        for _ in range(2):
+            with engine.begin() as conn:
+                record_fingerprint(conn, lease, {"torch": "2.13.0", "differences": ["threads"]})
+        assert events(engine, lease.job_id).count("ready") == 1
+
 
 class TestMetrics:
     def test_a_flush_whose_answer_was_lost_is_stored_once(self, engine: Engine, lease: Lease) -> None:

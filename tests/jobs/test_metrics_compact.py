@@ -18,9 +18,7 @@ from jobs.metrics.compact import BLOCK_STEPS, compact, compact_due, compact_some
 from jobs.tables import metric_block, metric_segment
 from tests.jobs.builders import add_attempt, add_job, end_attempt
 
-STORE = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+STORE = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def flush(

@@ -88,7 +88,19 @@ def test_a_service_and_a_job_run_from_it_alone(python: str, data_dir: Path) -> N
     assert all(Path(file).is_relative_to(Path(python).parents[1]) for file in imported.splitlines())
     with closing(Up(data_dir, python=python)):
         here = ("--data-dir", str(data_dir))
-        job = traind("submit", "--dataset", "digits", "--model", "linear", "--optimizer", "adam", *here, python=python)
+        job = traind(
+            "submit",
+            "--dataset",
+            "digits",
+            "--model",
+            "linear",
+            "--optimizer",
+            "adam",
+            "--epochs",
+            "1",
+            *here,
+            python=python,
+        )
         assert job.returncode == 0, job.stderr
         watched = traind("watch", job.stdout.strip(), *here, python=python)
         assert watched.returncode == 0, watched.stderr

@@ -97,6 +97,7 @@ def test_better() -> None:
     assert not better("val/loss", 0.9, 1.0, margin=0.1)
     assert better("val/accuracy", 0.9, 0.8)
     assert not better("val/accuracy", 0.8, 0.8)
+    assert not better("val/accuracy", 0.9, 0.8, margin=0.2)
     assert not better("val/loss", nan, 1.0)
 
 

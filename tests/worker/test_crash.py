@@ -9,8 +9,9 @@ import signal
 
 import pytest
 
-from tests.worker.processes import Worker, wait_dead
-from tests.worker.service import BRIEF, LONG, MEDIUM, MEDIUM_STEPS, Service
+from tests.worker.conftest import StartWorker
+from tests.worker.processes import Worker, is_dead, wait_dead
+from tests.worker.service import BRIEF, LONG, MEDIUM, MEDIUM_STEPS, PATIENT, Service
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,16 @@ def test_the_fork_server_may_die(service: Service, shared_worker: Worker) -> Non
 
     assert (job.state, job.attempt) == (next_job.state, next_job.attempt) == ("succeeded", 1)
     assert shared_worker.fork_server().pid != before.pid
+
+
+def test_a_silent_trainer_is_killed(service: Service, start: StartWorker, queue: str) -> None:
+    job_id = service.submit(MEDIUM, queue=queue, ring=False)
+    with start("impatient", "--once", ready=False, STALL_TIMEOUT_SECONDS="3") as worker:
+        service.wait_step(job_id, 10)
+        trainer = worker.trainer()
+        trainer.send_signal(signal.SIGSTOP)
+        assert worker.process.wait(PATIENT) == 0
+
+    assert is_dead(trainer)
+    assert (service.job(job_id).state, service.job(job_id).crash_count) == ("queued", 1)
+    assert service.attempts(job_id)[0].error["code"] == "trainer-stalled"

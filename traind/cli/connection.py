@@ -51,7 +51,7 @@ def connect(data_dir: Path | None) -> Client:
 
 
 def _address(data_dir: Path | None) -> tuple[str, str]:
-    url, key = os.environ.get("TRAIND_URL"), os.environ.get("TRAIND_API_KEY")
+    url, key = (os.environ.get(name, "").strip() for name in ("TRAIND_URL", "TRAIND_API_KEY"))
     if url and data_dir is None:
         if not key:
             raise NoService("TRAIND_URL is set, but TRAIND_API_KEY is not; set it to a key of that service")

@@ -73,7 +73,9 @@ def _show(found: Metrics, output_format: MetricFormat) -> None:
     elif output_format is MetricFormat.CSV:
         output.data(_csv(found).rstrip("\n"))
     elif output_format is MetricFormat.PLOT:
-        output.data("\n\n".join("\n".join(_plot(series)) for series in found.series if series.count))
+        for series in found.series:
+            if series.count:
+                output.data("\n".join(_plot(series)) + "\n")
     else:
         rows = [_row(series) for series in found.series if series.count]
         headers = ("metric", "points", "steps", "first", "last", "min", "max", "curve")

@@ -44,7 +44,7 @@ def state_tensors(model: nn.Module, optimizer: Optimizer) -> Tensors:
         for key, value in entry.items()
     }
     tensors["rng/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
+    if _on_gpu(model):
         tensors["rng/cuda"] = torch.cuda.get_rng_state()
     return tensors
 
@@ -69,11 +69,15 @@ def restore(files: CheckpointFiles, model: nn.Module, optimizer: Optimizer) -> D
         model.load_state_dict(weights)
         _restore_optimizer(state, model, optimizer)
         torch.set_rng_state(state["rng/cpu"])
-        if "rng/cuda" in state and torch.cuda.is_available():
+        if "rng/cuda" in state and _on_gpu(model):
             torch.cuda.set_rng_state(state["rng/cuda"])
     except (KeyError, RuntimeError, ValueError) as error:
         raise CheckpointCorrupt(f"{files.state_path} does not fit this job: {error}") from error
     return document
+
+
+def _on_gpu(model: nn.Module) -> bool:
+    return any(parameter.is_cuda for parameter in model.parameters())
 
 
 def _restore_optimizer(state: Tensors, model: nn.Module, optimizer: Optimizer) -> None:

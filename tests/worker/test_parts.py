@@ -1,0 +1,137 @@
+"""The smaller parts of a worker by themselves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from jobs.errors import Fenced
+from jobs.states import State
+from worker import health, output
+from worker.clock import boottime
+from worker.scratch import own_folder, remove_dead
+from worker.trainer import Trainer
+from worker.verdict import Crash, Decided, Finish, Lost, Requeue, Verdict
+from worker.writes import write_through
+
+
+def test_the_first_verdict_counts() -> None:
+    decisions: list[str] = []
+    verdict = Verdict(lambda: decisions.append("killed"))
+    verdict.check()
+    verdict.decide(Requeue("drained"))
+    verdict.decide(Finish(State.CANCELLED, summary={}))
+
+    assert verdict.ending == Requeue("drained")
+    assert decisions == ["killed"]
+    assert verdict.wait(0)
+    for late in (verdict.check, lambda: verdict.pause(60)):
+        with pytest.raises(Decided):
+            late()
+
+
+def test_what_a_thread_raises_becomes_the_verdict() -> None:
+    def fenced() -> None:
+        raise Fenced("attempt 1")
+
+    def broken() -> None:
+        raise ValueError("a bug")
+
+    first, second = Verdict(lambda: None), Verdict(lambda: None)
+    first.guard(fenced)
+    second.guard(broken)
+    assert first.ending == Lost()
+    assert isinstance(second.ending, Crash)
+    assert second.ending.error == {"code": "worker-error", "message": "ValueError: a bug", "retryable": True}
+
+
+def test_a_write_is_repeated_over_an_outage(engine: Engine) -> None:
+    tries: list[int] = []
+    pauses: list[float] = []
+
+    def write(conn: Connection) -> int:
+        tries.append(conn.execute(text("SELECT pg_backend_pid()")).scalar_one())
+        if len(tries) < 3:
+            with engine.connect() as other:
+                other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": tries[-1]})
+        return conn.execute(text("SELECT 7")).scalar_one()
+
+    assert write_through(engine, write, pauses.append) == 7
+    assert len(set(tries)) == 3
+    assert pauses == [0.05, 0.1]
+
+
+def test_a_write_that_is_wrong_is_not_repeated(engine: Engine) -> None:
+    with pytest.raises(DBAPIError, match="division by zero"):
+        write_through(engine, lambda conn: conn.execute(text("SELECT 1 / 0")).all(), pytest.fail)
+
+
+def test_the_log_keeps_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    output.bound(log)
+    assert output.read(log) == ""
+    with log.open("ab", buffering=0) as printed:
+        for number in range(100_000):
+            printed.write(f"line {number}\n".encode())
+        printed.write(b"\xff\n")
+        output.bound(log)
+        assert log.stat().st_size == output.KEPT_BYTES
+        printed.write(b"the end")
+
+    assert output.read(log).endswith("line 99999\n\ufffd\nthe end")
+    assert output.excerpt(output.read(log)).endswith("the end")
+    assert len(output.excerpt(output.read(log))) == output.EXCERPT_CHARACTERS
+
+
+def test_folders_of_dead_workers_are_removed(tmp_path: Path) -> None:
+    hold = (
+        "import sys, uuid, pathlib, worker.scratch as s\n"
+        "with s.own_folder(pathlib.Path(sys.argv[1]), uuid.uuid4()) as f: (f / 'x').touch(); print(f, flush=True); input()"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
+        theirs = Path(other.stdout.readline().strip())
+        with own_folder(tmp_path, uuid.uuid4()) as ours:
+            assert theirs.is_dir()
+            other.kill()
+            other.wait()
+            remove_dead(tmp_path)
+            assert not theirs.exists()
+            assert ours.is_dir()
+            assert ours.stat().st_mode & 0o777 == 0o700
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_health_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAIND_SCRATCH_DIR", str(tmp_path))
+    command = [sys.executable, "-m", "worker.health", "--name", "w"]
+    assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 1
+    health.write_health(tmp_path, "w")
+    assert subprocess.run(command, check=False).returncode == 0
+    assert not health.is_healthy(tmp_path, "another")
+    for seen in (boottime() - 60, boottime() + 60):
+        (tmp_path / "health-w.json").write_text(json.dumps({"boottime": seen}))
+        assert not health.is_healthy(tmp_path, "w")
+    (tmp_path / "health-w.json").write_text("{")
+    assert not health.is_healthy(tmp_path, "w")
+
+
+def test_the_silence_of_a_frozen_trainer_does_not_count() -> None:
+    trainer = Trainer(boottime() + 60)
+    heard_at = -1e9
+    trainer.freeze()
+    assert trainer.silence(heard_at) == 0
+    trainer.extend(boottime() + 120)
+    assert trainer.silence(heard_at) < 60
+    assert trainer.run_until > boottime() + 100
+    trainer.close()
+    assert threading.active_count() == 1
