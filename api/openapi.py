@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from api.errors import KINDS, MEDIA_TYPE
+from api.examples import ANSWERS
 from api.schemas import Problem
 from traind.spec import JobSpec, Resolved
 
@@ -64,6 +65,8 @@ def _with_our_schemas(document: dict[str, Any]) -> dict[str, Any]:
     _, definitions = models_json_schema(models, ref_template=REF)
     schemas = document["components"]["schemas"]
     schemas |= definitions["$defs"]
+    for name, example in ANSWERS.items():
+        schemas[name]["examples"] = [example]
     schemas["Job"]["properties"]["spec"] = _ref("JobSpec")
     schemas["Job"]["properties"]["resolved"] = _ref("Resolved")
     _drop_fastapis_validation_error(document)

@@ -16,21 +16,11 @@ from jobs.states import Outcome
 
 NonFinite = Literal["nan", "inf", "-inf"]
 
-SPEC: dict[str, Any] = {
-    "name": "digits, Adam",
-    "labels": {"study": "first-steps"},
-    "dataset": {"name": "digits"},
-    "model": {"name": "mlp", "hidden": [128]},
-    "optimizer": {"name": "adam", "lr": 0.001},
-    "training": {"epochs": 20, "batch_size": 32, "seed": 0},
-}
-"""An example that runs as it stands."""
-
 
 class Answer(BaseModel):
-    """Base of every answer."""
+    """Base of every answer. JSON has no NaN and no infinity: null."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="null")
 
 
 class Progress(Answer):

@@ -58,7 +58,7 @@ def job_view(job: JobRow) -> Job:
 def summary_view(summary: Mapping[str, Any]) -> Summary:
     last, best = summary.get("last", {}), summary.get("best", {})
     return Summary(
-        last={key: finite(value) for key, value in last.items()},
+        last=last,
         best={key: Best.model_validate(value) for key, value in best.items()},
         nonfinite={key: non_finite(v) for key, v in last.items() if v is not None and not math.isfinite(v)},
     )
@@ -116,11 +116,6 @@ def checkpoint_view(checkpoint: CheckpointRow) -> Checkpoint:
     )
 
 
-def finite(value: float | None) -> float | None:
-    """JSON has no NaN and no infinity: null."""
-    return value if value is not None and math.isfinite(value) else None
-
-
 def non_finite(value: float) -> NonFinite:
     if math.isnan(value):
         return "nan"
@@ -134,8 +129,8 @@ def _progress(job: JobRow) -> Progress:
         total_steps=job.total_steps,
         saved_step=job.saved_step,
         epoch=job.summary.get("epoch"),
-        rate_steps_per_second=finite(job.summary.get("rate")),
-        eta_seconds=finite(job.summary.get("eta_seconds")) if running else None,
+        rate_steps_per_second=job.summary.get("rate"),
+        eta_seconds=job.summary.get("eta_seconds") if running else None,
     )
 
 

@@ -108,11 +108,8 @@ def close_sockets(data_dir: Path) -> None:
 
 
 def programs(data_dir: Path) -> Path:
-    """The folder for copies of programs, which the servers' user may read."""
-    folder = data_dir / "programs"
-    folder.mkdir(exist_ok=True)
-    folder.chmod(0o755)
-    return folder
+    """The folder for copies of programs, made by who puts one there."""
+    return data_dir / "programs"
 
 
 def logs(data_dir: Path) -> Path:

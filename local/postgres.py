@@ -160,8 +160,9 @@ def _copy_programs(site: Path, copy: Path) -> None:
     for part in (f"{PACKAGE}/{INSTALL}", f"{PACKAGE}.libs"):
         if (site / part).exists():
             shutil.copytree(site / part, unfinished / part, symlinks=True, ignore=unneeded)
-    for folder in (copy.parent, unfinished, unfinished / PACKAGE):
-        folder.chmod(0o755)
+    for path in (copy.parent, unfinished, *unfinished.rglob("*")):  # whatever the umask is, and was at pip's time
+        if not path.is_symlink():
+            path.chmod(0o755)
     unfinished.rename(copy)
 
 

@@ -78,6 +78,7 @@ def find_executable(copies: Path, account: Account | None, *, source: Source = "
     original = _find(source, path)
     if account is None or account.can_pass(original):
         return original
+    copies.mkdir(exist_ok=True)
     copies.chmod(0o755)
     copy = copies / original.name
     unfinished = copies / f"{original.name}.new"

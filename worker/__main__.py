@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -87,8 +88,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--once", action="store_true", help="run the best due job, if there is one, and exit")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="what to train on (TRAIND_WORKER_DEVICE)")
     parser.add_argument("--queues", help="names of queues, separated by commas (TRAIND_WORKER_QUEUES)")
-    parser.add_argument("--name", default=default_name(), help="shown in the list of workers (default: this machine's)")
+    parser.add_argument(
+        "--name", type=_name, default=default_name(), help="shown in the list of workers (default: this machine's)"
+    )
     return parser.parse_args(argv)
+
+
+def _name(given: str) -> str:
+    if not re.fullmatch(r"[\w.-]{1,63}", given):
+        raise argparse.ArgumentTypeError("a name has letters, digits, '_', '.' and '-', at most 63 of them")
+    return given
 
 
 if __name__ == "__main__":

@@ -65,13 +65,19 @@ class Attempt:
         """Whether it is still being watched over."""
         return time.monotonic() - self._pulse < self._host.settings.stall_timeout_seconds
 
+    def _pause(self, seconds: float) -> None:
+        """Wait, watched over. Raises Decided as soon as the verdict is."""
+        self._pulse = time.monotonic()
+        self.verdict.pause(seconds)
+
     def _train(self, heartbeat: Heartbeat) -> None:
-        while not heartbeat.held.wait(TICK_SECONDS / 10):
-            self.verdict.check()
+        while not heartbeat.held.is_set():
+            heartbeat.held.wait(TICK_SECONDS / 10)
+            self._pause(0)
         self._folder.mkdir(mode=0o700)
         files = None
         if self._claim.checkpoint is not None:
-            files = restore(self._host.engine, self._claim.checkpoint, self._folder, self.verdict)
+            files = restore(self._host.engine, self._claim.checkpoint, self._folder, self._pause)
         try:
             link = self._trainer.start(self._job(files), self._log_path)
         except Killed:
@@ -123,7 +129,9 @@ class Attempt:
 
     def _write_ending(self) -> State | None:
         ending, printed = self.verdict.ending, output.read(self._log_path)
-        give_up_at = time.monotonic() + 2 * self._host.settings.lease_seconds
+        settings = self._host.settings
+        patience = settings.drain_seconds if isinstance(ending, Requeue) else 2 * settings.lease_seconds
+        give_up_at = time.monotonic() + patience
 
         def wait(seconds: float) -> None:
             self._pulse = time.monotonic()

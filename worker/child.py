@@ -6,6 +6,7 @@ a database. The worker sends `RunUntil` and nothing else; everything the trainin
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -13,6 +14,7 @@ import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from worker.deadline import Deadline
 from worker.death_pipe import die_with_writer
@@ -38,8 +40,10 @@ def look_around(link: Connection, device: str) -> None:
 
 
 def _detach() -> None:
-    """A session of its own and deaf to what stops a worker: Ctrl-C reaches the whole terminal."""
+    """A session of its own, deaf to what stops a worker, and the first that the kernel kills where memory runs out."""
     os.setsid()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

@@ -114,7 +114,7 @@ class Slot:
         if not due:
             return False
         if unheard:
-            log.warning("the doorbell was not heard; working without it")
+            log.info("the doorbell was not heard; working without it")
             return True
         self._rang = self._host.doorbell.ring(self._host.settings.worker_queues[0])
         return not self._rang

@@ -12,8 +12,9 @@ from api.auth import Reader, Writer
 from api.body import JsonBody, parse
 from api.conditional import IfNoneMatch, matches
 from api.errors import InvalidParameter
+from api.examples import SPECS
 from api.openapi import Responses, problems, spec_body
-from api.schemas import SPEC, AttemptList, EventPage, Job, JobPage
+from api.schemas import AttemptList, EventPage, Job, JobPage
 from api.service import ServiceDep
 from api.views import attempt_view, event_view, job_path, job_view
 from jobs import queries
@@ -36,14 +37,6 @@ IdempotencyKey = Annotated[
         examples=["6f1c2f0e-5c0f-4f4e-9a57-0b1c8f3f9d11"],
     ),
 ]
-SPEC_EXAMPLES = {
-    "adam": {"summary": "An MLP on digits with Adam", "value": SPEC},
-    "sgd": {
-        "summary": "The same with Nesterov momentum",
-        "value": SPEC
-        | {"name": "digits, SGD", "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True}},
-    },
-}
 NOT_MODIFIED: Responses = {304: {"description": "Still the version that If-None-Match names"}}
 CANCELLING: Responses = {202: {"model": Job, "description": "It runs; its worker was told"}}
 
@@ -90,7 +83,7 @@ class EventFilter(BaseModel):
     operation_id="submit_job",
     summary="Submit a job",
     response_description="The job was accepted and waits for a worker.",
-    openapi_extra=spec_body(SPEC_EXAMPLES),
+    openapi_extra=spec_body(SPECS),
     responses=problems(
         "malformed-json",
         "incomplete-body",

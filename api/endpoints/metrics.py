@@ -98,6 +98,5 @@ def _view(key: str, curve: Curve) -> Series:
         columns[name] = array.tolist()
         for index in np.flatnonzero(~np.isfinite(array)).tolist():
             nonfinite.append((name, index, non_finite(columns[name][index])))
-            columns[name][index] = None
     count = sum(columns["count"])
     return Series(key=key, attempt=curve.attempt, count=count, buckets=Buckets(**columns), nonfinite=nonfinite)

@@ -9,7 +9,9 @@ import httpx2
 import jsonschema_rs
 import pytest
 
+from api import schemas
 from api.errors import KINDS, MEDIA_TYPE
+from api.examples import ANSWERS
 from tests.api.process import ApiProcess
 from tests.api.project import Project
 
@@ -61,6 +63,15 @@ def test_examples_of_a_submit_are_accepted(document: dict[str, Any], project: Pr
     assert content["schema"] == {"$ref": "#/components/schemas/JobSpec"}
     for example in content["examples"].values():
         assert project.http.post("/v1/jobs", json=example["value"]).status_code == 202
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_examples_of_answers_are_as_their_schemas_say(document: dict[str, Any], name: str) -> None:
+    (example,) = document["components"]["schemas"][name]["examples"]
+    schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+    jsonschema_rs.validator_for(schema).validate(example)
+    model = getattr(schemas, name)
+    assert model.model_validate(example).model_dump(mode="json").keys() == example.keys()
 
 
 def test_a_job_is_as_its_schema_says(document: dict[str, Any], project: Project) -> None:

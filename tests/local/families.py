@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,10 +51,18 @@ def owner(code: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], l
 
 
 def assert_gone(processes: list[psutil.Process], *, within_seconds: float = PATIENT) -> None:
-    """They end by themselves."""
-    _, alive = psutil.wait_procs(processes, timeout=within_seconds)
-    alive = [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-    assert not alive, [(process, process.cmdline()) for process in alive]
+    """They end by themselves. A zombie has ended, whoever has yet to take note of it."""
+    deadline = time.monotonic() + within_seconds
+    while left := [process for process in processes if _runs(process)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.02)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def guards_of(name: str, *, parent: int | None = None) -> list[psutil.Process]:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -197,7 +198,11 @@ def test_a_data_folder_with_a_long_path_gets_a_short_folder_for_sockets(data_dir
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the servers as another user")
 def test_programs_that_the_servers_user_can_t_reach_are_copied(
-    data_dir: Path, family: Family, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    data_dir: Path,
+    family: Family,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
@@ -208,6 +213,7 @@ def test_programs_that_the_servers_user_can_t_reach_are_copied(
         (closed / package).symlink_to(Path(spec.origin).parent)
     (closed / f"{postgres.PACKAGE}.libs").symlink_to(Path(spec.origin).parents[1] / f"{postgres.PACKAGE}.libs")
     monkeypatch.syspath_prepend(str(closed))
+    request.addfinalizer(partial(os.umask, os.umask(0o077)))
     with Servers(data_dir, family, redis_source="wheel", durable=False, report=print) as servers:
         assert ask(servers.database_url, "SELECT 1") == "1"
         for name in ("postgres", "redis"):

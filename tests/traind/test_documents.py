@@ -172,7 +172,7 @@ def test_an_endless_file_is_not_read_to_its_end() -> None:
         documents.read("/dev/zero")
 
 
-def test_a_byte_order_mark_is_no_part_of_the_spec(tmp_path: Path) -> None:
-    file = tmp_path / "job.yaml"
-    file.write_bytes(b"\xef\xbb\xbfname: a\n")
-    assert documents.read(str(file)).value == {"name": "a"}
+@pytest.mark.parametrize(("name", "text"), [("job.yaml", b"name: a\n"), ("job.json", b'{"name": "a"}')])
+def test_a_byte_order_mark_is_no_part_of_the_spec(tmp_path: Path, name: str, text: bytes) -> None:
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text)
+    assert documents.read(str(tmp_path / name)).value == {"name": "a"}

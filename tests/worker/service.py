@@ -104,6 +104,15 @@ class Service:
         return self.wait(job_id, lambda row: row.state == "running" and row.saved_step)
 
 
+def job_of_other_worker(service: Service, document: dict[str, Any]) -> tuple[UUID, UUID]:
+    """A job with a checkpoint that another worker of `rescue` runs; and the job that keeps the shared one busy."""
+    blocker = service.submit(LONG)
+    service.wait(blocker, lambda job: job.state == "running")
+    job_id = service.submit(document, queue="rescue")
+    service.wait_saved(job_id)
+    return job_id, blocker
+
+
 def until(look: Callable[[], T], condition: Callable[[T], object], *, seconds: float = PATIENT) -> T:
     """What `look` shows as soon as the condition holds for it; AssertionError if it does not in time."""
     give_up_at = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""What ends a trainer from within: its deadline, and the end of its worker. In processes of their own, without torch."""
+"""What ends a trainer from within: its deadline, and the end of its worker. In processes of their own."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from worker.clock import boottime
 
 LONG_C_CALL = "sum(range(10**12))"
 """One call of a C function that never lets go of the GIL."""
-DEADLINE = (
-    "import sys; from worker.deadline import Deadline; d = Deadline(float(sys.argv[1])); print('set', flush=True); "
-)
-DEATH_PIPE = "import sys; from worker.death_pipe import die_with_writer; die_with_writer(int(sys.argv[1])); print('set', flush=True); "
+DEADLINE = """
+import sys
+from worker.deadline import Deadline
+deadline = Deadline(float(sys.argv[1]))
+print("set", flush=True)
+"""
+DEATH_PIPE = """
+import sys
+from worker.death_pipe import die_with_writer
+die_with_writer(int(sys.argv[1]))
+print("set", flush=True)
+"""
 
 
 def run(code: str, argument: object, *, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[str]:
@@ -43,10 +51,10 @@ def test_the_deadline_ends_a_stopped_process() -> None:
 
 
 def test_the_deadline_can_be_moved() -> None:
-    code = DEADLINE + "d.move(float(sys.argv[1]) - 1000)"
+    code = DEADLINE + "deadline.move(float(sys.argv[1]) - 1000)"
     with run(code, boottime() + 1_000) as process:
         assert process.wait(30) == -signal.SIGKILL
-    code = DEADLINE + "d.move(float(sys.argv[1]) + 1000); import time; time.sleep(2); print('lives', flush=True)"
+    code = DEADLINE + "deadline.move(float(sys.argv[1]) + 1000); import time; time.sleep(2); print('lives', flush=True)"
     with run(code, boottime() + 1) as process:
         assert process.stdout
         assert process.stdout.readline() == "lives\n"

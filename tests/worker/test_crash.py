@@ -70,6 +70,7 @@ def test_the_fork_server_may_die(service: Service, shared_worker: Worker) -> Non
 
 def test_a_silent_trainer_is_killed(service: Service, start: StartWorker, queue: str) -> None:
     job_id = service.submit(MEDIUM, queue=queue, ring=False)
+    waiting = service.submit(MEDIUM, queue=queue, ring=False)
     with start("impatient", "--once", ready=False, STALL_TIMEOUT_SECONDS="3") as worker:
         service.wait_step(job_id, 10)
         trainer = worker.trainer()
@@ -79,3 +80,4 @@ def test_a_silent_trainer_is_killed(service: Service, start: StartWorker, queue:
     assert is_dead(trainer)
     assert (service.job(job_id).state, service.job(job_id).crash_count) == ("queued", 1)
     assert service.attempts(job_id)[0].error["code"] == "trainer-stalled"
+    assert service.job(waiting).state == "queued"

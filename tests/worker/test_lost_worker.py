@@ -5,33 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from uuid import UUID
 
 import pytest
 
 from tests.worker.conftest import StartWorker
-from tests.worker.processes import Worker, wait_dead
-from tests.worker.service import LONG, MEDIUM, Service
+from tests.worker.processes import wait_dead
+from tests.worker.service import LONG, Service, job_of_other_worker
 
 pytestmark = pytest.mark.usefixtures("shared_worker")
 
 
-@contextmanager
-def running_on(service: Service, victim: Worker) -> Iterator[UUID]:
-    """A job with a checkpoint that `victim` runs, and the shared worker may take over when the context is left."""
-    busy = service.submit(LONG)
-    service.wait(busy, lambda job: job.state == "running")
-    job_id = service.submit(MEDIUM | {"training": MEDIUM["training"] | {"steps": 20_000}}, queue="rescue")
-    service.wait_saved(job_id)
-    service.cancel(busy)
-    service.wait_final(busy)
-    yield job_id
-
-
 def test_killed(service: Service, start: StartWorker) -> None:
-    with start("victim", queues="rescue") as victim, running_on(service, victim) as job_id:
+    with start("victim", queues="rescue") as victim:
+        job_id, blocker = job_of_other_worker(service, LONG)
+        service.cancel(blocker)
         trainer = victim.trainer()
         killed_at = time.monotonic()
         os.kill(victim.pid, signal.SIGKILL)
@@ -46,13 +33,15 @@ def test_killed(service: Service, start: StartWorker) -> None:
     assert second.worker_id != first.worker_id
     assert second.lease_token != first.lease_token
     steps = service.steps(job_id)
-    assert steps == list(range(10, steps[-1] + 1, 10))
+    assert steps == list(range(50, steps[-1] + 1, 50))
 
 
 def test_frozen_beyond_its_lease(service: Service, start: StartWorker) -> None:
     """The trainer ends by its own deadline; the worker, continued, writes nothing more and takes the next job."""
     short = {"LEASE_SECONDS": "3", "SUSPICION_SECONDS": "60"}
-    with start("victim", queues="rescue", **short) as victim, running_on(service, victim) as job_id:
+    with start("victim", queues="rescue", **short) as victim:
+        job_id, blocker = job_of_other_worker(service, LONG)
+        service.cancel(blocker)
         trainer, lease_until = victim.trainer(), service.job(job_id).lease_until
         os.kill(victim.pid, signal.SIGSTOP)
         wait_dead(trainer)

@@ -9,31 +9,28 @@ import sys
 import pytest
 
 from tests.worker.conftest import StartWorker
-from tests.worker.service import BRIEF, MEDIUM, MEDIUM_STEPS, PATIENT, Service
+from tests.worker.processes import Worker
+from tests.worker.service import MEDIUM, MEDIUM_STEPS, PATIENT, Service, job_of_other_worker
 
 
-def test_the_job_is_given_back_and_taken_up_again(service: Service, start: StartWorker, queue: str) -> None:
-    with start("first") as worker:
-        job_id = service.submit(MEDIUM, queue=queue)
-        service.wait_saved(job_id)
+def test_the_job_is_given_back_and_taken_up_again(service: Service, shared_worker: Worker, start: StartWorker) -> None:
+    with start("leaving", queues="rescue") as worker:
+        job_id, blocker = job_of_other_worker(service, MEDIUM)
         worker.process.send_signal(signal.SIGTERM)
-        requeued = service.wait(job_id, lambda job: job.state == "queued")
         assert worker.process.wait(PATIENT) == 0
         assert not list(worker.scratch.glob("worker-*"))
-    assert (requeued.crash_count, requeued.error) == (0, None)
-    (first,) = service.attempts(job_id)
-    assert (first.outcome, first.error) == ("drained", None)
-    assert service.events(job_id)[-1].kind == "requeued"
-    assert service.rows("SELECT stopped_at FROM worker WHERE id = :id", id=first.worker_id)[0].stopped_at
+        (first,) = service.attempts(job_id)
+        assert (first.outcome, first.error) == ("drained", None)
+        assert service.rows("SELECT stopped_at FROM worker WHERE id = :id", id=first.worker_id)[0].stopped_at
+        given_back = service.job(job_id)
+        assert (given_back.state, given_back.crash_count, given_back.error) == ("queued", 0, None)
+        assert service.events(job_id)[-1].kind == "requeued"
 
-    waiting = service.submit(BRIEF, queue=queue, ring=False)
-    with start("second", "--once", ready=False) as worker:
-        assert worker.process.wait(PATIENT) == 0
-    job = service.job(job_id)
-    assert (job.state, job.attempt) == ("succeeded", 2)
+    service.cancel(blocker)
+    job = service.wait_final(job_id)
+    assert (job.state, job.attempt, job.crash_count) == ("succeeded", 2, 0)
     assert service.attempts(job_id)[1].from_step >= 200
     assert service.steps(job_id) == MEDIUM_STEPS
-    assert service.job(waiting).state == "queued"
 
 
 STOPPING = """
