@@ -55,7 +55,9 @@ def test_a_running_job_shows_how_far_it_is(project: Project) -> None:
 def test_a_diverged_job_says_why(project: Project) -> None:
     path = project.submit()["links"]["self"]
     error = {"code": "diverged", "message": "loss is NaN", "retryable": False, "step": 7, "value": NAN}
-    end(project.engine, project.start(), State.DIVERGED, error=error)
+    lease = project.start()
+    progress(project.engine, lease, 7, eta_seconds=5.0, rate=10.0)
+    end(project.engine, lease, State.DIVERGED, error=error)
     job = project.http.get(path).json()
     assert job["state"] == "diverged"
     assert job["error"] == error | {"value": "NaN"}

@@ -18,13 +18,13 @@ from tests.worker.service import PATIENT, until
 
 SHORT = {
     "LEASE_SECONDS": "10",
-    "HEARTBEAT_SECONDS": "0.5",
+    "HEARTBEAT_SECONDS": "3",
     "SUSPICION_SECONDS": "0.5",
     "REAP_INTERVAL_SECONDS": "0.2",
     "IDLE_POLL_SECONDS": "1",
     "LOG_FORMAT": "console",
 }
-"""Settings under which a lost worker is missed soon."""
+"""Settings under which a lost worker is missed soon; heartbeats are too rare for a cancel to wait for one."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from datetime import timedelta
 
 import pytest
 
@@ -37,11 +38,12 @@ def test_killed(service: Service, start: StartWorker) -> None:
 
 
 def test_frozen_beyond_its_lease(service: Service, start: StartWorker) -> None:
-    """The trainer ends by its own deadline; the worker, continued, writes nothing more and takes the next job."""
-    short = {"LEASE_SECONDS": "3", "SUSPICION_SECONDS": "60"}
+    """The trainer ends by its own deadline, which moved with the lease; the worker, continued, writes nothing more."""
+    short = {"LEASE_SECONDS": "3", "HEARTBEAT_SECONDS": "0.5", "SUSPICION_SECONDS": "60"}
     with start("victim", queues="rescue", **short) as victim:
         job_id, blocker = job_of_other_worker(service, LONG)
         service.cancel(blocker)
+        service.wait(job_id, lambda job: job.lease_until > job.started_at + timedelta(seconds=7))
         trainer, lease_until = victim.trainer(), service.job(job_id).lease_until
         os.kill(victim.pid, signal.SIGSTOP)
         wait_dead(trainer)

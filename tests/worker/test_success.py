@@ -6,6 +6,7 @@ import hashlib
 import itertools
 
 import pytest
+import redis
 import torch
 from safetensors.torch import load
 from sqlalchemy import select
@@ -13,9 +14,11 @@ from torch import nn
 
 from jobs import tables
 from jobs.blobs import read_range
+from jobs.database import cluster_id
+from jobs.doorbell import Doorbell, wake_queue
 from jobs.metrics import store
 from tests.worker.processes import Worker
-from tests.worker.service import BRIEF, Service, until
+from tests.worker.service import BRIEF, LONG, Service, until
 
 pytestmark = pytest.mark.usefixtures("shared_worker")
 
@@ -84,6 +87,22 @@ def test_an_error_that_no_retry_mends_fails_the_job(service: Service) -> None:
 
     assert (job.state, job.attempt) == ("failed", 1)
     assert job.error["code"] == "dataset-unavailable"
+
+
+def test_a_busy_worker_leaves_wakes_to_others(service: Service) -> None:
+    """It hears them as soon as it is free again."""
+    running = service.submit(LONG)
+    service.wait_step(running, 1)
+    with service.engine.connect() as conn:
+        cluster = cluster_id(conn)
+    Doorbell(service.redis_url, cluster).ring("default")
+    with redis.Redis.from_url(service.redis_url) as client:
+        wakes = f"traind:{cluster}:{wake_queue('default')}"
+        service.wait_step(running, service.job(running).observed_step + 500)
+        assert client.llen(wakes) == 1
+        service.cancel(running)
+        service.wait_final(running)
+        until(lambda: client.llen(wakes), lambda waiting: waiting == 0, seconds=0.5)
 
 
 def test_jobs_that_wait_are_done_one_after_the_other(service: Service) -> None:
