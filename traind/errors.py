@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class TraindError(Exception):
@@ -51,11 +52,23 @@ class InvalidSpec(TraindError):
         """From pydantic's error about `document`; the tags of discriminated unions are left out of the pointers."""
         problems: dict[str, Problem] = {}
         for e in error.errors(include_url=False, include_input=False):
-            at = pointer(e["loc"], document) + e.get("ctx", {}).get("at", "")
+            within, message = _within(e)
+            at = pointer(e["loc"], document) + within
             known = problems.get(at)
-            message = f"{known.message}; or: {e['msg']}" if known else e["msg"]
-            problems[at] = Problem(at, e["type"], message)
+            problems[at] = Problem(at, e["type"], f"{known.message}; or: {message}" if known else message)
         return cls(list(problems.values()))
+
+
+def _within(e: ErrorDetails) -> tuple[str, str]:
+    """What to append to the pointer of one of pydantic's errors, and the message: a union's tag is a field, too."""
+    context = e.get("ctx", {})
+    tag = context.get("discriminator", "").strip("'")
+    match e["type"]:
+        case "union_tag_invalid":
+            return f"/{tag}", f"'{context['tag']}' is unknown; choose one of {context['expected_tags']}"
+        case "union_tag_not_found":
+            return f"/{tag}", f"{tag} is missing; it says which one is meant"
+    return context.get("at", ""), e["msg"]
 
 
 def pointer(loc: Sequence[str | int], document: Any) -> str:

@@ -123,9 +123,10 @@ def test_a_dead_redis_is_a_false_and_one_warning(url: str) -> None:
     bell = Doorbell(url, uuid4())
     with capture_logs() as logs:
         before = time.monotonic()
-        answers = [bell.ring("default") for _ in range(20)]
+        for _ in range(5):
+            bell._quiet_until = 0.0
+            assert not bell.ring("default")
         assert time.monotonic() - before < 1.0
-    assert answers == [False] * 20
     assert [line["log_level"] for line in logs] == ["warning"]
     bell.close()
 

@@ -122,9 +122,11 @@ class TestProgress:
         row = job_row(engine, lease.job_id)
         assert (row.observed_step, row.summary) == (9, {"last": {"train/loss": 0.9}})
 
-    def test_the_fingerprint_belongs_to_the_attempt(self, engine: Engine, lease: Lease) -> None:
-        with engine.begin() as conn:
-            record_fingerprint(conn, lease, {"torch": "2.13.0"})
+    def test_the_fingerprint_belongs_to_the_attempt_and_tells_once(self, engine: Engine, lease: Lease) -> None:
+        for _ in range(2):
+            with engine.begin() as conn:
+                record_fingerprint(conn, lease, {"torch": "2.13.0"})
+        assert events(engine, lease.job_id) == ["submitted", "started", "ready"]
         assert attempts(engine, lease.job_id)[0].fingerprint == {"torch": "2.13.0"}
 
     def test_a_ready_trainer_is_an_event_once_also_where_the_answer_was_lost(

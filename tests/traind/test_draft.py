@@ -172,7 +172,7 @@ def test_what_is_missing_names_the_flag_that_gives_it() -> None:
     assert [line.partition(":")[0] for line in raised.value.lines] == [
         "--dataset (/dataset)",
         "--model (/model)",
-        "--optimizer (/optimizer)",
+        "--optimizer (/optimizer/name)",
     ]
 
 

@@ -87,7 +87,8 @@ def test_json_there_and_back() -> None:
         ([], "", "Input should be an object"),
         ({}, "/dataset", "Field required"),
         (with_part("datset", {}), "/datset", "not permitted"),
-        (with_part("dataset", {"name": "mnist"}), "/dataset", "'digits'"),
+        (with_part("dataset", {"name": "mnist"}), "/dataset/name", "'digits'"),
+        (with_part("dataset", {}), "/dataset/name", "is missing"),
         (with_part("dataset", {"name": "digits", "split": 1}), "/dataset/split", "not permitted"),
         (with_part("dataset", {"name": "fashion_mnist", "train_size": 0}), "/dataset/train_size", "greater than"),
         (

@@ -105,7 +105,7 @@ class Draft:
 
     def refused(self, problems: Iterable[Problem]) -> Refused:
         """The error with one line per problem, naming the flag or the line in the file that has to change."""
-        lines = [f"{self._where(p.pointer)}: {_message(p)}" for p in problems]
+        lines = [f"{self._where(p.pointer)}: {p.message}" for p in problems]
         return Refused("the spec cannot run", *lines)
 
     def _where(self, pointer: str) -> str:
@@ -161,9 +161,3 @@ def _index(items: list[Any], key: str, origin: str) -> int:
 
 def _escaped(path: Sequence[str]) -> list[str]:
     return [key.replace("~", "~0").replace("/", "~1") for key in path]
-
-
-def _message(problem: Problem) -> str:
-    if problem.code == "union_tag_not_found":
-        return "its name is missing"
-    return problem.message
