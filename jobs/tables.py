@@ -31,7 +31,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
 from jobs.states import FINAL, Outcome, Request, State
 
@@ -138,8 +138,8 @@ job = Table(
     Column("name", Text),
     _json("labels"),
     Column("optimizer", Text, nullable=False),
-    Column("spec", JSONB, nullable=False),
-    Column("resolved", JSONB, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("resolved", JSON, nullable=False),
     Column("dataset_sha256", ForeignKey("dataset.sha256"), nullable=False),
     Column("state", Text, nullable=False),
     Column("requested", Text, nullable=False, server_default=text("'none'")),

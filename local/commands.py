@@ -64,15 +64,14 @@ def up(
     try:
         with stop_signals(), Service(folder, host=host, port=port, report=_say) as service:
             print(service.url)  # noqa: T201  stdout is data
-            _say(f"API      {service.url}/docs")
-            _say(f"key      {folder / 'api-key'} (the CLI finds it by itself)")
+            _say(f"key      {service.api_key} (the CLI finds it by itself)")
             _say(f"data     {folder}")
             _say(f"logs     {service.log_dir}")
             _say("Ctrl-C stops it.")
             try:
                 threading.Event().wait()
             except KeyboardInterrupt:
-                _say("stopping: a training run saves its state first; Ctrl-C again stops at once")
+                _say("stopping: a running job goes back to the queue; Ctrl-C again stops at once")
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 

@@ -64,7 +64,7 @@ def run(data: str, *, data_dir: Path | None = None) -> int:
         with stop_signals():
             note("starting the service")
             with Service(folder, report=stderr().print) as service, Client(service.url, service.api_key) as client:
-                note(f"API   {service.url}/docs\ndata  {folder}\n")
+                note(f"API   {service.url}\ndata  {folder}\n")
                 jobs = _train(client, data, parent)
                 curves = {job.id: _curves(client, job) for job in jobs}
     except KeyboardInterrupt:

@@ -122,10 +122,16 @@ class Kept:
             if self._stopping.wait(delay):
                 return
             delay = min(2 * delay, LONGEST_DELAY_SECONDS)
-            with self._lock:
-                if self._stopping.is_set():
-                    return
+            self._start_again()
+
+    def _start_again(self) -> None:
+        with self._lock:
+            if self._stopping.is_set():
+                return
+            try:
                 self._process = self._family.start(self.program)
+            except OSError as error:  # no memory, no process to be had: the next turn tries again
+                self._report(f"{self.program.name} can't be started: {error}")
 
     def stop(self) -> None:
         """End it by its steps, and wait for that."""

@@ -2,3 +2,6 @@
 
 A migration is never edited once released, sets no long locks, and keeps the previous release running.
 """
+
+ONE_AT_A_TIME = 0x7472_6169_6E64
+"""Key of the advisory lock that a migrating process holds: "traind" in ASCII."""

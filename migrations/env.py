@@ -12,8 +12,7 @@ from sqlalchemy import Connection, text
 from jobs.database import make_engine
 from jobs.settings import Settings
 from jobs.tables import metadata
-
-ONE_AT_A_TIME = 0x7472_6169_6E64  # "traind"
+from migrations import ONE_AT_A_TIME
 
 
 def run(connection: Connection) -> None:

@@ -30,6 +30,7 @@ def test_a_submitted_job_waits_with_its_spec_and_its_event(engine: Engine, proje
     assert (row.name, row.labels, row.optimizer, row.queue) == ("first", {"team": "a"}, "adam", "slow")
     assert (row.priority, row.max_attempts, row.total_steps, row.version) == (7, 2, 450, 1)
     assert JobSpec.model_validate(row.spec) == wanted
+    assert list(row.spec) == list(JobSpec.model_fields), "people read it: the order is kept"
     assert Resolved.model_validate(row.resolved) == RESOLVED
     assert events(engine, made.job_id) == ["submitted"]
 

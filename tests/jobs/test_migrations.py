@@ -7,11 +7,12 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import OperationalError
 
 from jobs.database import (
@@ -24,8 +25,10 @@ from jobs.database import (
     upgrade,
 )
 from jobs.tables import metadata, project
+from migrations import ONE_AT_A_TIME
 from tests.conftest import Servers
 from tests.jobs.catalogue import catalogue
+from tests.jobs.scenario import until, waits_for_lock
 
 
 @pytest.fixture
@@ -90,16 +93,25 @@ def test_a_migrated_database_has_its_identity_and_a_project(engine: Engine) -> N
         assert current_revision(conn) == head_revision()
 
 
-def test_upgrade_is_repeatable_and_may_run_twice_at_once(empty_url: str, empty: Engine) -> None:
+def test_upgrade_is_repeatable(empty_url: str, empty: Engine) -> None:
     with empty.connect() as conn:
         assert current_revision(conn) is None
-    call = [sys.executable, "-c", "import sys; from jobs.database import upgrade; upgrade(sys.argv[1])", empty_url]
-    both = [subprocess.Popen(call) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
+    upgrade(empty_url)
     upgrade(empty_url)
     with empty.connect() as conn:
         assert current_revision(conn) == head_revision()
         assert conn.execute(text("SELECT count(*) FROM meta")).scalar_one() == 1
+
+
+def test_upgrade_waits_for_another_process_that_migrates(empty_url: str, empty: Engine) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with empty.begin() as other:
+            other.execute(select(func.pg_advisory_xact_lock(ONE_AT_A_TIME)))
+            second = pool.submit(upgrade, empty_url)
+            until(lambda: waits_for_lock(empty))
+        second.result(30)
+    with empty.connect() as conn:
+        assert current_revision(conn) == head_revision()
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -28,32 +30,37 @@ print("set", flush=True)
 """
 
 
-def run(code: str, argument: object, *, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[str]:
-    """A process that has printed "set" and is in the rest of its code, or has ended before."""
+@contextmanager
+def run(code: str, argument: object, *, pass_fds: tuple[int, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+    """A process that has printed "set" and is in the rest of its code, or has ended before; killed in the end."""
     command = [sys.executable, "-c", code, str(argument)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, pass_fds=pass_fds)
-    assert process.stdout
-    process.stdout.readline()
-    return process
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, pass_fds=pass_fds) as process:
+        assert process.stdout
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_the_deadline_ends_a_call_that_holds_the_gil() -> None:
     until = boottime() + 3
     with run(DEADLINE + LONG_C_CALL, until) as process:
-        assert process.wait(30) == -signal.SIGKILL
+        assert process.wait(15) == -signal.SIGKILL
         assert boottime() >= until
 
 
 def test_the_deadline_ends_a_stopped_process() -> None:
     with run(DEADLINE + LONG_C_CALL, boottime() + 3) as process:
         process.send_signal(signal.SIGSTOP)
-        assert process.wait(30) == -signal.SIGKILL
+        assert process.wait(15) == -signal.SIGKILL
 
 
 def test_the_deadline_can_be_moved() -> None:
     code = DEADLINE + "deadline.move(float(sys.argv[1]) - 1000)"
     with run(code, boottime() + 1_000) as process:
-        assert process.wait(30) == -signal.SIGKILL
+        assert process.wait(15) == -signal.SIGKILL
     code = DEADLINE + "deadline.move(float(sys.argv[1]) + 1000); import time; time.sleep(2); print('lives', flush=True)"
     with run(code, boottime() + 1) as process:
         assert process.stdout
@@ -62,7 +69,7 @@ def test_the_deadline_can_be_moved() -> None:
 
 def test_a_deadline_in_the_past_ends_it_at_once() -> None:
     with run(DEADLINE + LONG_C_CALL, boottime() - 1) as process:
-        assert process.wait(30) == -signal.SIGKILL
+        assert process.wait(15) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["in a C call", "stopped"])
@@ -74,7 +81,7 @@ def test_the_end_of_the_writer_ends_it(stopped: bool) -> None:
         assert process.poll() is None
         began = time.monotonic()
         os.close(write)
-        assert process.wait(30) == -signal.SIGKILL
+        assert process.wait(15) == -signal.SIGKILL
         assert time.monotonic() - began < 1
     os.close(read)
 
@@ -83,7 +90,7 @@ def test_a_writer_that_ended_before_ends_it_too() -> None:
     read, write = os.pipe()
     os.close(write)
     with run(DEATH_PIPE + LONG_C_CALL, read, pass_fds=(read,)) as process:
-        assert process.wait(30) == -signal.SIGKILL
+        assert process.wait(15) == -signal.SIGKILL
     os.close(read)
 
 
