@@ -40,7 +40,8 @@ def main() -> None:
     figures: dict[str, float] = {}
     with (
         tempfile.TemporaryDirectory(prefix="traind-bench-") as folder,
-        Service(Path(folder) / "data", port=0) as service,
+        tempfile.TemporaryDirectory(prefix="traind-bench-data-") as data_dir,
+        Service(Path(data_dir)) as service,
         Client(service.url, service.api_key) as client,
     ):
         latencies = [submit_to_first_metric(client, seed) for seed in range(23)][3:]
