@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 WAKE_TASK = "traind.wake"
 TIMEOUT_SECONDS = 0.5
 MAX_QUIET_SECONDS = 5.0
+MAX_WAITING = 100
+"""Messages that nobody has heard yet, of one queue; more would say no more."""
+_SEND = {"retry": False, "ignore_result": True}
 
 
 def wake_queue(queue: str) -> str:
@@ -102,7 +105,11 @@ class Doorbell:
         if time.monotonic() < self._quiet_until:
             return False
         try:
-            self._app.send_task(WAKE_TASK, args=[queue], queue=wake_queue(queue), retry=False, ignore_result=True)
+            with self._app.pool.acquire(timeout=TIMEOUT_SECONDS) as connection:
+                if connection.default_channel.client.llen(wake_queue(queue)) < MAX_WAITING:
+                    self._app.send_task(
+                        WAKE_TASK, args=[queue], queue=wake_queue(queue), connection=connection, **_SEND
+                    )
         except Exception as error:
             self._failed(error)
             return False

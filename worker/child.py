@@ -75,7 +75,7 @@ def _obey(link: Connection, deadline: Deadline) -> None:
         except (EOFError, OSError):
             return
         if isinstance(message, RunUntil):
-            deadline.move(message.boottime)
+            pass
 
 
 def _train(job: TrainerJob, link: Connection) -> None:

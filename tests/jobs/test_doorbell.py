@@ -18,7 +18,7 @@ import pytest
 import redis
 from structlog.testing import capture_logs
 
-from jobs.doorbell import WAKE_TASK, Doorbell, broker_url, celery_options
+from jobs.doorbell import MAX_WAITING, WAKE_TASK, Doorbell, broker_url, celery_options
 from tests.jobs.scenario import until
 
 
@@ -99,6 +99,13 @@ def test_every_key_carries_the_cluster(bell: Doorbell, redis_url: str, cluster: 
         keys = list(client.scan_iter(f"*{queue}*", count=1_000))
     assert keys
     assert all(key.startswith(f"traind:{cluster}:".encode()) for key in keys)
+
+
+def test_a_queue_that_nobody_serves_does_not_fill_redis(bell: Doorbell, redis_url: str, cluster: UUID) -> None:
+    assert all(bell.ring("unserved") for _ in range(MAX_WAITING + 20))
+    assert len(messages(redis_url, cluster, "unserved")) == MAX_WAITING
+    assert bell.ring("default")
+    assert len(messages(redis_url, cluster, "default")) == 1
 
 
 def test_connections_that_redis_dropped_are_replaced(bell: Doorbell, redis_url: str, cluster: UUID) -> None:
