@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-LEFT_BEHIND_SECONDS = 5.0
+LEFT_BEHIND_SECONDS = 2.0
 
 
 class BoundedLog:

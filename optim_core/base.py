@@ -20,9 +20,7 @@ def refuse_unsupported(options: dict[str, Any]) -> None:
     """Raise ValueError where a param group asks torch for what this update can't do."""
     for name, reason in REFUSED.items():
         if options.get(name):
-            raise ValueError(
-                f"{name}={options[name]} is not supported by optim_core: {reason}. It must be False"
-            )
+            raise ValueError(f"{name}={options[name]} is not supported by optim_core: {reason}. It must be False")
 
 
 def number(value: float | Tensor) -> float:
@@ -60,10 +58,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        work = [
-            (group, [(p, p.grad) for p in group["params"] if p.grad is not None])
-            for group in self.param_groups
-        ]
+        work = [(group, [(p, p.grad) for p in group["params"] if p.grad is not None]) for group in self.param_groups]
         for _, pairs in work:
             if self.sparse_refusal is not None and any(grad.is_sparse for _, grad in pairs):
                 raise RuntimeError(self.sparse_refusal)

@@ -75,7 +75,7 @@ def _obey(link: Connection, deadline: Deadline) -> None:
         except (EOFError, OSError):
             return
         if isinstance(message, RunUntil):
-            pass
+            deadline.move(message.boottime)
 
 
 def _train(job: TrainerJob, link: Connection) -> None:

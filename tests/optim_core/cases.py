@@ -191,9 +191,7 @@ def gradients(dtype: torch.dtype, steps: int) -> list[list[Tensor | None]]:
         row: list[Tensor | None] = []
         for index, param in enumerate(zoo(dtype)):
             scale = 10.0 ** torch.randint(-6, 3, (), generator=rng)
-            grad = torch.empty_like(param.detach()).copy_(
-                torch.randn(param.shape, generator=rng, dtype=wide) * scale
-            )
+            grad = torch.empty_like(param.detach()).copy_(torch.randn(param.shape, generator=rng, dtype=wide) * scale)
             if (step + index) % 7 == 6:
                 grad.zero_()
             missing = not param.requires_grad or (index > 0 and (step + index) % 5 == 4)
@@ -228,9 +226,7 @@ def assert_same_bits(
         other = theirs[name]
         assert (value.dtype, value.shape) == (other.dtype, other.shape), name
         assert not strides or value.stride() == other.stride(), name
-        torch.testing.assert_close(
-            value, other, rtol=0, atol=0, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        torch.testing.assert_close(value, other, rtol=0, atol=0, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}")
         assert torch.equal(real(value).signbit(), real(other).signbit()), f"{name}: signs of zero differ"
 
 

@@ -75,9 +75,7 @@ def test_nesterov_is_the_textbooks_look_ahead_under_a_change_of_variables() -> N
         param.grad = rosenbrock_gradient(param.detach())
         optimizer.step()
         torch.testing.assert_close(param.detach(), theta + mu * velocity, rtol=1e-9, atol=1e-11)
-        torch.testing.assert_close(
-            optimizer.state[param]["momentum_buffer"], -velocity / lr, rtol=1e-9, atol=1e-8
-        )
+        torch.testing.assert_close(optimizer.state[param]["momentum_buffer"], -velocity / lr, rtol=1e-9, atol=1e-8)
 
 
 @pytest.mark.parametrize(("amsgrad", "end"), [(False, 1.0), (True, -1.0)])

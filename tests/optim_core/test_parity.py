@@ -64,9 +64,7 @@ def test_large_parameters_that_torch_splits_over_threads(case: Case) -> None:
 def test_mixed_dtypes_in_one_group(case: Case) -> None:
     rng = torch.Generator().manual_seed(0)
     dtypes = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex128)
-    rows: list[list[Tensor | None]] = [
-        [torch.randn(5, generator=rng).to(dtype) for dtype in dtypes] for _ in range(10)
-    ]
+    rows: list[list[Tensor | None]] = [[torch.randn(5, generator=rng).to(dtype) for dtype in dtypes] for _ in range(10)]
     assert_walk_parity(case, [torch.ones(5, dtype=dtype) for dtype in dtypes], rows)
 
 
@@ -146,9 +144,7 @@ def test_the_closure_runs_with_grad_and_its_loss_comes_back(case: Case) -> None:
     assert_same_bits(iter(results[0]), iter(results[1]))
 
 
-@pytest.mark.parametrize(
-    "hints", [{"foreach": True}, {"foreach": False}, {"fused": True}, {"fused": False}], ids=str
-)
+@pytest.mark.parametrize("hints", [{"foreach": True}, {"foreach": False}, {"fused": True}, {"fused": False}], ids=str)
 @BOTH
 def test_hints_for_torchs_implementations_mean_nothing(case: Case, hints: dict[str, bool]) -> None:
     results = []

@@ -90,19 +90,20 @@ def test_an_error_that_no_retry_mends_fails_the_job(service: Service) -> None:
 
 
 def test_a_busy_worker_leaves_wakes_to_others(service: Service) -> None:
-    """It hears them as soon as it is free again."""
-    running = service.submit(LONG)
-    service.wait_step(running, 1)
+    """It hears them the moment it is free again, every time."""
     with service.engine.connect() as conn:
         cluster = cluster_id(conn)
-    Doorbell(service.redis_url, cluster).ring("default")
+    wakes = f"traind:{cluster}:{wake_queue('default')}"
     with redis.Redis.from_url(service.redis_url) as client:
-        wakes = f"traind:{cluster}:{wake_queue('default')}"
-        service.wait_step(running, service.job(running).observed_step + 500)
-        assert client.llen(wakes) == 1
-        service.cancel(running)
-        service.wait_final(running)
-        until(lambda: client.llen(wakes), lambda waiting: waiting == 0, seconds=0.5)
+        for _ in range(4):
+            running = service.submit(LONG)
+            service.wait_step(running, 1)
+            Doorbell(service.redis_url, cluster).ring("default")
+            service.wait_step(running, service.job(running).observed_step + 200)
+            assert client.llen(wakes) == 1
+            service.cancel(running)
+            service.wait_final(running)
+            until(lambda: client.llen(wakes), lambda waiting: waiting == 0, seconds=0.5)
 
 
 def test_jobs_that_wait_are_done_one_after_the_other(service: Service) -> None:
