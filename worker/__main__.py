@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import structlog
 from pydantic import ValidationError
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         warm_up(settings.worker_device)
         with open_host(settings, database_url=database_url, redis_url=redis_url, name=arguments.name) as host:
-            return _work_once(host) if arguments.once else _work(host)
+            return _work(host, once=arguments.once)
     except WarmUpFailed as error:
         return _refuse(str(error), code=1)
     except OperationalError as error:
@@ -58,29 +59,26 @@ def _refuse(message: str, *, code: int) -> int:
     return code
 
 
-def _work(host: Host) -> int:
+def _work(host: Host, *, once: bool) -> int:
     slot = Slot(host)
-    app = make_app(slot, cluster_id=host.cluster_id, redis_url=host.redis_url)
-
-    def stop() -> None:
-        hang_up()
-        slot.stop()
-
-    on_signals(stop)
     with ExitStack() as stack:
         for rounds in (reaper(host), *housekeeping(host), sign_of_life(host, slot)):
             stack.enter_context(rounds)
+        if once:
+            on_signals(slot.stop)
+            if not slot.work_once():
+                log.info("nothing is due")
+            return 0
+        on_signals(partial(_stop, slot))
         stack.enter_context(slot)
         log.info("worker ready", worker=str(host.worker_id), queues=host.settings.worker_queues)
+        app = make_app(slot, cluster_id=host.cluster_id, redis_url=host.redis_url)
         return listen(app, name=host.name, queues=host.settings.worker_queues)
 
 
-def _work_once(host: Host) -> int:
-    slot = Slot(host)
-    on_signals(slot.stop)
-    if not slot.work_once():
-        log.info("nothing is due")
-    return 0
+def _stop(slot: Slot) -> None:
+    hang_up()
+    slot.stop()
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

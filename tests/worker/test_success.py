@@ -19,6 +19,7 @@ from jobs.doorbell import Doorbell, wake_queue
 from jobs.metrics import store
 from tests.worker.processes import Worker
 from tests.worker.service import BRIEF, LONG, Service, until
+from worker import health
 
 pytestmark = pytest.mark.usefixtures("shared_worker")
 
@@ -104,6 +105,17 @@ def test_a_busy_worker_leaves_wakes_to_others(service: Service) -> None:
             service.cancel(running)
             service.wait_final(running)
             until(lambda: client.llen(wakes), lambda waiting: waiting == 0, seconds=0.5)
+
+
+def test_the_worker_is_listed_and_well(service: Service, shared_worker: Worker) -> None:
+    until(lambda: health.is_healthy(shared_worker.scratch, shared_worker.folder.name), bool)
+    named = tables.worker.c.name == shared_worker.folder.name
+    (row,) = service.rows(select(tables.worker).where(named))
+    assert (row.device, row.queues, row.stopped_at) == ("cpu", ["default", "rescue"], None)
+    assert row.versions["torch"] == torch.__version__
+    until(
+        lambda: service.rows(select(tables.worker).where(named))[0].last_seen_at, lambda seen: seen > row.last_seen_at
+    )
 
 
 def test_jobs_that_wait_are_done_one_after_the_other(service: Service) -> None:
