@@ -14,11 +14,10 @@ from types import FrameType
 
 import structlog
 import uvicorn
-from pydantic import ValidationError
 
 from api.app import create_app
 from jobs.log import configure
-from jobs.settings import Settings
+from jobs.settings import InvalidSettings, Settings, load
 
 GRACE_SECONDS = 10
 
@@ -31,12 +30,12 @@ def main(argv: list[str] | None = None) -> None:
         signal.signal(number, _leave)
     arguments = _arguments(argv)
     try:
-        settings = Settings()
+        settings = load()
         configure(level=settings.log_level, log_format=settings.log_format)
         logging.getLogger("alembic").setLevel(logging.WARNING)  # /readyz asks it for the revision
         app = create_app(settings)
         listener = _listener(arguments, settings)
-    except (ValidationError, ValueError, OSError) as error:
+    except (InvalidSettings, ValueError, OSError) as error:
         sys.exit(f"api: {error}")
     config = uvicorn.Config(
         app,

@@ -34,13 +34,21 @@ _KEEPALIVE = {
 def make_engine(url: str, *, application_name: str, pool_size: int = 5) -> Engine:
     """An engine on `url`; `pool_size=0` opens a connection of its own each time (for heartbeats and LISTEN).
 
-    Raises ValueError where the URL is not one of PostgreSQL.
+    Its errors do not show a statement's parameters: they hold lease tokens. Raises ValueError where the URL is not
+    one of PostgreSQL.
     """
     address, arguments = connect_arguments(url)
     arguments["application_name"] = application_name
     if pool_size == 0:
-        return create_engine(address, poolclass=NullPool, connect_args=arguments)
-    return create_engine(address, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, connect_args=arguments)
+        return create_engine(address, poolclass=NullPool, connect_args=arguments, hide_parameters=True)
+    return create_engine(
+        address,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args=arguments,
+        hide_parameters=True,
+    )
 
 
 @event.listens_for(Engine, "before_cursor_execute")

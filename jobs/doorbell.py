@@ -124,7 +124,7 @@ class Doorbell:
     def _failed(self, error: Exception) -> None:
         with self._lock:
             self._failures += 1
-            self._quiet_until = time.monotonic() + min(2.0 ** (self._failures - 1), MAX_QUIET_SECONDS)
+            self._quiet_until = time.monotonic() + min(self._failures, MAX_QUIET_SECONDS)
             first = self._failures == 1
         if first:
             log.warning("Redis does not answer; workers find jobs by looking themselves", error=repr(error))

@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from traind.errors import TraindError
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 QUEUES = {"cpu": ("default",), "cuda": ("cuda", "default")}
@@ -15,6 +17,12 @@ QUEUES = {"cpu": ("default",), "cuda": ("cuda", "default")}
 
 def _cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "traind"
+
+
+class InvalidSettings(TraindError):
+    """The environment has unusable TRAIND_ variables; the text names them, without their values."""
+
+    code = "invalid-settings"
 
 
 class Settings(BaseSettings):
@@ -86,3 +94,12 @@ class Settings(BaseSettings):
         if value * 3 > info.data.get("lease_seconds", value * 3):
             raise ValueError("lease_seconds must be at least three times heartbeat_seconds")
         return value
+
+
+def load(**given: Any) -> Settings:
+    """The settings of the environment, those in `given` (but None) instead. Raises InvalidSettings."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        problems = [f"TRAIND_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        raise InvalidSettings("; ".join(problems)) from None

@@ -30,17 +30,22 @@ database = typer.Typer(help="The database's schema.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
-    """Add the server commands to the CLI, where what they need is installed."""
-    if importlib.util.find_spec("sqlalchemy") is None:
-        return
-    app.command()(up)
-    app.command()(down)
-    app.command()(demo)
-    app.add_typer(database, name="db")
-    app.add_typer(keys, name="keys")
+    """Add the server commands to the CLI, each where what it needs is installed."""
     through = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-    app.command(context_settings=through)(api)
-    app.command(context_settings=through)(worker)
+    if _installed("psutil", "fastapi", "torch"):
+        for command in (up, down, demo):
+            app.command()(command)
+    if _installed("sqlalchemy"):
+        app.add_typer(database, name="db")
+        app.add_typer(keys, name="keys")
+    if _installed("fastapi"):
+        app.command(context_settings=through)(api)
+    if _installed("torch"):
+        app.command(context_settings=through)(worker)
+
+
+def _installed(*packages: str) -> bool:
+    return all(importlib.util.find_spec(package) is not None for package in packages)
 
 
 def up(
@@ -63,7 +68,7 @@ def up(
     folder = locate(data_dir)
     try:
         with stop_signals(), Service(folder, host=host, port=port, report=_say) as service:
-            print(service.url)  # noqa: T201  stdout is data
+            print(service.url, flush=True)  # noqa: T201  stdout is data
             _say(f"key      {service.api_key} (the CLI finds it by itself)")
             _say(f"data     {folder}")
             _say(f"logs     {service.log_dir}")
@@ -107,10 +112,10 @@ def demo(
 @database.command()
 def upgrade() -> None:
     """Migrate the database at TRAIND_DATABASE_URL to this version. (`traind up` does it by itself.)"""
+    from jobs.settings import InvalidSettings, load
     from local import preparation
-    from local.errors import InvalidSettings
 
-    url = preparation.settings().database_url
+    url = load().database_url
     if url is None:
         raise InvalidSettings("set TRAIND_DATABASE_URL; an embedded database is migrated by `traind up`")
     preparation.migrate(url.get_secret_value())

@@ -7,6 +7,8 @@ that runs ends with the demo, also when the demo's parent (make, a shell) is kil
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from jobs.settings import Settings
+from jobs.settings import load
 from local.errors import LocalError
 from local.signals import stop_signals
 from local.supervisor import Service
@@ -76,7 +78,7 @@ def run(data: str, *, data_dir: Path | None = None) -> int:
         note(f"logs are in {folder / 'logs'}")
         raise
     _compare(jobs, curves)
-    _say_where(folder, jobs)
+    _say_where(service.url, folder, jobs)
     return _outcome(jobs, folder)
 
 
@@ -153,15 +155,24 @@ def _wall_seconds(job: Job) -> float | None:
     return (job.finished_at - job.started_at).total_seconds()
 
 
-def _say_where(folder: Path, jobs: Sequence[Job]) -> None:
-    external = Settings().database_url is not None
+def _say_where(url: str, folder: Path, jobs: Sequence[Job]) -> None:
+    where = folder if load().database_url is None else "the database of TRAIND_DATABASE_URL"
+    traind = _command()
     note(f"""
-The service has stopped. Metrics and checkpoints are in {"the database of TRAIND_DATABASE_URL" if external else folder}.
+The API at {url} has stopped. Metrics and checkpoints are in {where}.
 To look again, and to remove what there is:
-  traind up --data-dir {folder}
-  traind metrics -o plot --data-dir {folder} {jobs[-1].id}
-  traind download --data-dir {folder} {jobs[-1].id} -o model.safetensors
+  {traind} up --data-dir {folder}
+  {traind} metrics -o plot --data-dir {folder} {jobs[-1].id}
+  {traind} download --data-dir {folder} {jobs[-1].id} -o model.safetensors
   rm -r {folder}""")
+
+
+def _command() -> str:
+    """`traind` as it can be typed here: by name where it is on PATH, else by its path."""
+    program = Path(sys.executable).with_name("traind")
+    if shutil.which("traind") == str(program):
+        return "traind"
+    return str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program)
 
 
 def _outcome(jobs: Sequence[Job], folder: Path) -> int:

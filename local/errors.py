@@ -6,7 +6,6 @@ TraindError
     ├── DataDirError        data-dir            the data folder can't be used
     ├── ServerMissing       server-missing      no program to run Redis or Postgres with
     ├── PortTaken           port-taken          somebody else listens there
-    ├── InvalidSettings     invalid-settings    a TRAIND_… variable makes no sense
     ├── DatabaseUnusable    database-unusable   the database can't be reached or migrated
     └── StartFailed         start-failed        a process did not come up; the end of its log is in the text
 """
@@ -34,10 +33,6 @@ class ServerMissing(LocalError):
 
 class PortTaken(LocalError):
     code = "port-taken"
-
-
-class InvalidSettings(LocalError):
-    code = "invalid-settings"
 
 
 class DatabaseUnusable(LocalError):

@@ -59,14 +59,21 @@ def revoke(key_id: Annotated[int, typer.Argument(metavar="ID", help="As `traind 
 def _default_project() -> Iterator[tuple[Connection, int]]:
     """A transaction on the database at TRAIND_DATABASE_URL, and its default project's id."""
     from sqlalchemy import select
+    from sqlalchemy.exc import DBAPIError
 
     from jobs.database import make_engine
-    from jobs.settings import Settings
+    from jobs.settings import load
     from jobs.tables import project
-    from local.errors import LocalError
+    from local.errors import DatabaseUnusable, LocalError
 
-    url = Settings().database_url
+    url = load().database_url
     if url is None:
         raise LocalError("set TRAIND_DATABASE_URL; the key of a local service is in its data folder, file api-key")
-    with make_engine(url.get_secret_value(), application_name="traind-keys", pool_size=0).begin() as conn:
-        yield conn, conn.execute(select(project.c.id).where(project.c.name == "default")).scalar_one()
+    try:
+        with make_engine(url.get_secret_value(), application_name="traind-keys", pool_size=0).begin() as conn:
+            yield conn, conn.execute(select(project.c.id).where(project.c.name == "default")).scalar_one()
+    except (DBAPIError, ValueError) as error:
+        reason = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()[0]
+        raise DatabaseUnusable(
+            f"the database (TRAIND_DATABASE_URL): {reason}; `traind db upgrade` migrates it"
+        ) from None

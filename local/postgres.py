@@ -4,6 +4,7 @@ folders to everybody). One cluster in one folder, one unix socket in a 0700 fold
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -20,7 +21,7 @@ import psycopg
 from psycopg import sql
 
 from local.account import Account, run_as
-from local.errors import ServerMissing, StartFailed
+from local.errors import DataDirError, ServerMissing, StartFailed
 from local.folders import own_folder
 from local.process import Program
 
@@ -58,10 +59,13 @@ class Postgres:
     def prepare(self) -> None:
         """Make the cluster where there is none, and end a server that an earlier life of ours left on it."""
         own_folder(self.folder, self.account)
-        if (self.cluster / "PG_VERSION").exists() and (self.folder / PASSWORD_FILE).exists():
+        password = self.folder / PASSWORD_FILE
+        if not (self.cluster / "PG_VERSION").exists():
+            self._make_cluster()
+        elif password.exists():
             end_leftover(self.cluster / "postmaster.pid")
         else:
-            self._make_cluster()
+            raise DataDirError(f"{password} is gone, and with it the way into the database: restore it from a backup")
 
     def _make_cluster(self) -> None:
         """By initdb into a folder that gets its name when all is done: a crash leaves nothing half made."""
@@ -178,14 +182,20 @@ def end_leftover(pid_file: Path) -> None:
         same = abs(process.create_time() - int(lines[2])) < 5 and "postgres" in process.name()
     except FileNotFoundError:
         return
-    except (psutil.NoSuchProcess, ValueError, IndexError):
+    except (psutil.Error, ValueError, IndexError):
         same = False
-    if same:
-        for number, seconds in ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0)):
-            process.send_signal(number)
-            if _gone(process, seconds):
-                break
+    if same and not _end(process):
+        raise StartFailed(f"a former PostgreSQL (process {process.pid}) does not end; end it and try again")
     pid_file.unlink(missing_ok=True)
+
+
+def _end(process: psutil.Process) -> bool:
+    for number, seconds in ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+        if _gone(process, seconds):
+            return True
+    return False
 
 
 def _gone(process: psutil.Process, seconds: float) -> bool:

@@ -67,7 +67,7 @@ class Redis:
         try:
             with redis.Redis.from_url(self.url, socket_timeout=5) as client:
                 return bool(client.ping())
-        except redis.ConnectionError:
+        except redis.RedisError:
             return False
 
 

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from jobs.settings import load
 from local import api_key, folders, listener, preparation, redis, running
 from local.errors import AlreadyRunning
 from local.process import Family, Kept, Program, Steps
@@ -60,7 +61,7 @@ class Service:
     ) -> None:
         self.data_dir = data_dir.absolute()
         self.log_dir = self.data_dir / "logs"
-        self._settings = preparation.settings()
+        self._settings = load()
         self._host, self._port = host or self._settings.host, port
         self._extra = dict(environment or {})
         self._redis_source: redis.Source = redis_source

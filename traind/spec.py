@@ -10,15 +10,18 @@ Names and defaults of the optimizers are torch's. Unknown fields and non-finite 
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     Strict,
     StringConstraints,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -264,7 +267,30 @@ Model = Annotated[Linear | Mlp | Cnn | Sequential, Field(discriminator="name")]
 # --- optimizer ---------------------------------------------------------------------------------------
 
 Pattern = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Beta = Annotated[Float, Field(ge=0, lt=1)]
+
+
+def _at_least_zero(reason: str, value: float) -> float:
+    """`reason` is torch's."""
+    if value < 0:
+        raise refuse(f"{reason}: {value}")
+    return value
+
+
+def _fraction(reason: str, value: float) -> float:
+    if not 0 <= value < 1:
+        raise refuse(f"{reason}: {value}")
+    return value
+
+
+_SHOWN = WithJsonSchema({"type": "number", "minimum": 0, "maximum": LARGEST})
+_SHOWN_FRACTION = WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": 1})
+_NotTooLarge = Annotated[Float, Field(le=LARGEST)]
+LearningRate = Annotated[_NotTooLarge, AfterValidator(partial(_at_least_zero, "Invalid learning rate")), _SHOWN]
+Momentum = Annotated[_NotTooLarge, AfterValidator(partial(_at_least_zero, "Invalid momentum value")), _SHOWN]
+WeightDecay = Annotated[_NotTooLarge, AfterValidator(partial(_at_least_zero, "Invalid weight_decay value")), _SHOWN]
+Epsilon = Annotated[_NotTooLarge, AfterValidator(partial(_at_least_zero, "Invalid epsilon value")), _SHOWN]
+Beta1 = Annotated[Float, AfterValidator(partial(_fraction, "Invalid beta parameter at index 0")), _SHOWN_FRACTION]
+Beta2 = Annotated[Float, AfterValidator(partial(_fraction, "Invalid beta parameter at index 1")), _SHOWN_FRACTION]
 
 
 def _torch_nesterov(nesterov: bool, *, momentum: float, dampening: float, at: str = "") -> None:
@@ -277,10 +303,10 @@ class SgdGroup(Part):
     """Overrides for the parameters whose names match `params` (fnmatch); what is not given is inherited."""
 
     params: Pattern
-    lr: NonNegative | None = None
-    momentum: NonNegative | None = None
+    lr: LearningRate | None = None
+    momentum: Momentum | None = None
     dampening: Dampening | None = None
-    weight_decay: NonNegative | None = None
+    weight_decay: WeightDecay | None = None
     nesterov: Bool | None = None
     maximize: Bool | None = None
 
@@ -289,10 +315,10 @@ class AdamGroup(Part):
     """Overrides for the parameters whose names match `params` (fnmatch); what is not given is inherited."""
 
     params: Pattern
-    lr: NonNegative | None = None
-    betas: tuple[Beta, Beta] | None = None
-    eps: NonNegative | None = None
-    weight_decay: NonNegative | None = None
+    lr: LearningRate | None = None
+    betas: tuple[Beta1, Beta2] | None = None
+    eps: Epsilon | None = None
+    weight_decay: WeightDecay | None = None
     amsgrad: Bool | None = None
     maximize: Bool | None = None
     decoupled_weight_decay: Bool | None = None
@@ -302,10 +328,10 @@ class Sgd(Part):
     """torch.optim.SGD: gradient descent with optional momentum, torch's Nesterov form and coupled weight decay."""
 
     name: Literal["sgd"]
-    lr: NonNegative = 1e-3
-    momentum: NonNegative = 0.0
+    lr: LearningRate = 1e-3
+    momentum: Momentum = 0.0
     dampening: Dampening = 0.0
-    weight_decay: NonNegative = 0.0
+    weight_decay: WeightDecay = 0.0
     nesterov: Bool = False
     maximize: Bool = False
     param_groups: Annotated[tuple[SgdGroup, ...], Field(max_length=64)] = ()
@@ -333,10 +359,10 @@ class Adam(Part):
     """torch.optim.Adam; with `decoupled_weight_decay` it is AdamW. Bias-corrected; eps is added outside the root."""
 
     name: Literal["adam"]
-    lr: NonNegative = 1e-3
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    eps: NonNegative = 1e-8
-    weight_decay: NonNegative = 0.0
+    lr: LearningRate = 1e-3
+    betas: tuple[Beta1, Beta2] = (0.9, 0.999)
+    eps: Epsilon = 1e-8
+    weight_decay: WeightDecay = 0.0
     amsgrad: Bool = False
     maximize: Bool = False
     decoupled_weight_decay: Bool = False

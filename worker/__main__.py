@@ -15,11 +15,10 @@ from contextlib import ExitStack
 from functools import partial
 
 import structlog
-from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
 from jobs.log import configure
-from jobs.settings import Settings
+from jobs.settings import InvalidSettings, load
 from worker.app import hang_up, listen, make_app
 from worker.health import default_name
 from worker.host import Host, open_host
@@ -36,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     given = {"worker_device": arguments.device, "worker_queues": arguments.queues}
     try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        return _refuse(f"bad settings: {error}", code=2)
+        settings = load(**given)
+    except InvalidSettings as error:
+        return _refuse(str(error), code=2)
     if settings.database_url is None or settings.redis_url is None:
         return _refuse("set TRAIND_DATABASE_URL and TRAIND_REDIS_URL, or start all of it with `traind up`", code=2)
     database_url, redis_url = settings.database_url.get_secret_value(), settings.redis_url.get_secret_value()

@@ -13,7 +13,7 @@ import platform
 import sys
 from pathlib import Path
 
-from jobs.settings import Settings
+from jobs.settings import InvalidSettings, load
 from worker.clock import boottime
 
 FRESH_SECONDS = 30.0
@@ -36,7 +36,7 @@ def is_healthy(scratch_dir: Path, name: str) -> bool:
     """Whether a worker of this name was well within the last FRESH_SECONDS."""
     try:
         seen = json.loads(_path(scratch_dir, name).read_text())["boottime"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
     return bool(0 <= boottime() - seen < FRESH_SECONDS)
 
@@ -49,8 +49,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m worker.health", description="Exit code 0 if the worker is well.")
     parser.add_argument("--name", default=default_name(), help="the worker's name (default: this machine's)")
     name = parser.parse_args().name
-    if is_healthy(Settings().scratch_dir, name):
-        return 0
+    try:
+        if is_healthy(load().scratch_dir, name):
+            return 0
+    except InvalidSettings as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     sys.stderr.write(f"worker {name} was not seen well within the last {FRESH_SECONDS:g} s\n")
     return 1
 

@@ -62,7 +62,8 @@ class Slot:
     def alive(self) -> bool:
         """Whether the thread moves: it claims, looks, or watches over an attempt."""
         attempt = self._attempt
-        return attempt.alive() if attempt is not None else time.monotonic() - self._turned_at < IDLE_SECONDS
+        limit = max(IDLE_SECONDS, 3 * self._host.settings.idle_poll_seconds)
+        return attempt.alive() if attempt is not None else time.monotonic() - self._turned_at < limit
 
     def stop(self) -> None:
         """Claim nothing more, and give the running job back."""
@@ -83,9 +84,11 @@ class Slot:
             self._attempt = Attempt(self._host, claimed, claimed_at=claimed_at)
             if self._stopping.is_set():
                 self._attempt.verdict.decide(Requeue("drained"))
-        state = self._attempt.run()
-        with self._lock:
-            self._attempt = None
+        try:
+            state = self._attempt.run()
+        finally:
+            with self._lock:
+                self._attempt = None
         if state is State.QUEUED:
             self._host.doorbell.ring(str(claimed.spec.resources.queue))
         return True

@@ -38,7 +38,7 @@ def readyz(service: ServiceDep) -> Ready:
         revision = current_revision(connection)
     if revision != _head():
         raise NotReady(
-            f"the database is at revision {revision or 'none'}, this api needs {_head()}: run `make migrate`"
+            f"the database is at revision {revision or 'none'}, this api needs {_head()}: run `traind db upgrade`"
         )
     degraded = [] if _redis_answers(service) else ["redis"]
     return Ready(status="degraded" if degraded else "ok", degraded=degraded)

@@ -69,7 +69,7 @@ def test_it_chooses_a_free_port_and_reports_while_the_database_is_away() -> None
     ("settings", "said"),
     [
         ({}, "TRAIND_DATABASE_URL"),
-        (NOWHERE | {"max_body_bytes": "none"}, "max_body_bytes"),
+        (NOWHERE | {"max_body_bytes": "none"}, "TRAIND_MAX_BODY_BYTES"),
     ],
 )
 def test_settings_that_cannot_be_used_are_told_in_one_message(settings: dict[str, str], said: str) -> None:

@@ -34,7 +34,7 @@ def test_a_job_is_accepted_with_every_default_filled(project: Project) -> None:
 @pytest.mark.parametrize(
     ("parts", "pointer", "reason"),
     [
-        ({"optimizer": {"name": "adam", "lr": -1.0}}, "/optimizer/lr", "greater than or equal to 0"),
+        ({"optimizer": {"name": "adam", "lr": -1.0}}, "/optimizer/lr", "Invalid learning rate"),
         ({"optimizer": {"name": "sgd", "nesterov": True}}, "/optimizer/nesterov", "requires a momentum"),
         ({"optimizer": {"name": "adamax"}}, "/optimizer", "adamax"),
         (

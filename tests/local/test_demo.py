@@ -66,7 +66,9 @@ def demo_in_the_middle(data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], 
                     process.kill()
 
 
-def test_the_demo_compares_the_optimizers_and_keeps_what_it_says(data_dir: Path) -> None:
+def test_the_demo_compares_the_optimizers_and_keeps_what_it_says(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = subprocess.run([*COMMAND, data_dir], env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert processes_of(data_dir) == []
@@ -79,6 +81,8 @@ def test_the_demo_compares_the_optimizers_and_keeps_what_it_says(data_dir: Path)
     for said in ("step 0/", "loss ", "accuracy ", "steps/s", f"traind up --data-dir {data_dir}", "http://127.0.0.1:"):
         assert said in done.stderr
     job_id = re.findall(r"traind download .* (\S+) -o", done.stderr)[0]
+    for name in ("TRAIND_DATABASE_URL", "TRAIND_REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
     with Service(data_dir) as service, Client(service.url, service.api_key) as client:
         path = client.download(client.checkpoints(job_id)[-1].id, data_dir / "model.safetensors")
         assert load_file(path)

@@ -56,3 +56,18 @@ def test_without_a_database_it_says_where_the_local_key_is(env: dict[str, str]) 
     done = keys({name: value for name, value in env.items() if name != "TRAIND_DATABASE_URL"}, "ls")
     assert done.returncode == 1
     assert "api-key" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"TRAIND_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, "refused"),
+        ({"TRAIND_DATABASE_URL": "mysql://nobody@127.0.0.1:1/none"}, "postgresql://"),
+        ({"TRAIND_LEASE_SECONDS": "soon"}, "TRAIND_LEASE_SECONDS"),
+    ],
+)
+def test_what_cannot_be_used_is_named(env: dict[str, str], changes: dict[str, str], says: str) -> None:
+    done = keys(env | changes, "ls")
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from jobs.database import head_revision
+from jobs.settings import InvalidSettings, load
 from local import preparation
-from local.errors import DatabaseUnusable, InvalidSettings
+from local.errors import DatabaseUnusable
 from tests.local.up import traind
 
 
@@ -16,7 +17,7 @@ def test_wrong_settings_are_named_without_their_values(monkeypatch: pytest.Monke
     monkeypatch.setenv("TRAIND_PORT", "secret-x")
     monkeypatch.setenv("TRAIND_LEASE_SECONDS", "-1")
     with pytest.raises(InvalidSettings, match=r"TRAIND_LEASE_SECONDS: .*TRAIND_PORT: ") as caught:
-        preparation.settings()
+        load()
     assert "secret-x" not in str(caught.value)
 
 

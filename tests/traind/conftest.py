@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,12 @@ def service(servers: Servers, template: str) -> Iterator[Service]:
     """Api and worker on a database of their own; Fashion-MNIST is nowhere to be found."""
     folder = Path(tempfile.mkdtemp(prefix="traind-tests-"))
     absent = {"TRAIND_FASHION_MNIST_DIR": str(folder / "nowhere"), "TRAIND_CACHE_DIR": str(folder / "cache")}
-    with fresh_database(servers, template) as url, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRAIND_DATABASE_URL", url)
-        patch.setenv("TRAIND_REDIS_URL", servers.redis)
-        with Service(folder / "data", environment=absent) as service:
-            yield service
+    with fresh_database(servers, template) as url, ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:  # only while it starts: other tests want servers of their own
+            patch.setenv("TRAIND_DATABASE_URL", url)
+            patch.setenv("TRAIND_REDIS_URL", servers.redis)
+            service = stack.enter_context(Service(folder / "data", environment=absent))
+        yield service
     shutil.rmtree(folder)
 
 

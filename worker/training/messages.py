@@ -50,7 +50,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Progress:
-    """Sign of life and position, at most about five a second."""
+    """Sign of life and position, at most about four a second."""
 
     step: int
     epoch: int
