@@ -68,7 +68,7 @@ def test_wrong_usage_is_exit_code_2_and_nothing_on_stdout(here: Here, arguments:
     ("content", "arguments", "expected"),
     [
         (GOOD + "colour: red\n", [], ":4 (/colour): Extra inputs are not permitted"),
-        (GOOD.replace("1e-3", "-1"), [], ":3 (/optimizer/lr): Input should be greater than or equal to 0"),
+        (GOOD.replace("1e-3", "-1"), [], ":3 (/optimizer/lr): Invalid learning rate: -1.0"),
         (GOOD.replace("1e-3", "fast"), [], ":3 (/optimizer/lr): Input should be a valid number"),
         (GOOD, ["--lr", "nan"], "--lr (/optimizer/lr): Input should be a finite number"),
         (GOOD, ["--set", "training.log_every=0"], "--set training.log_every (/training/log_every): "),
