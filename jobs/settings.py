@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     suspicion_seconds: Seconds = 1.0
     """How long a running job may be without its holder's lock."""
     drain_seconds: Seconds = 20.0
-    """Time to save after SIGTERM; less than the stop grace of whatever runs the worker."""
+    """How long a worker that was told to stop tries to hand its job back; less than the stop grace around it."""
 
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
     """Largest request body; a larger one is refused with 413."""
@@ -64,7 +64,8 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(default_factory=_cache_dir)
     """Where downloaded data is kept; by default traind in the user's cache folder."""
     scratch_dir: Path = Field(default_factory=lambda: _cache_dir() / "scratch")
-    """Where trainers write snapshots before they are uploaded."""
+    """Where trainers write snapshots before they are uploaded; by default scratch in the user's cache folder, under
+    `traind up` scratch in the data folder."""
 
     worker_device: Literal["cpu", "cuda"] = "cpu"
     """What the worker trains on; one worker process per GPU."""

@@ -18,7 +18,8 @@ INTRO = """\
 <!-- Written by `python -m jobs.settings_doc docs/configuration.md`; a test compares. Change jobs/settings.py. -->
 
 Every process reads its settings from environment variables; an unusable value stops it at start with the variable's
-name and the reason. `traind up` passes its environment on to the api and the worker.
+name and the reason. `traind up` passes its environment on to the api and the worker. What concerns leases must be
+equal on all machines.
 
 | variable | type | default | meaning |
 |---|---|---|---|

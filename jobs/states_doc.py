@@ -23,7 +23,8 @@ RULES = f"""\
 
 - **Cancel wins over everything.** It is a request while the job runs (the API shows `cancelling`); whatever then
   becomes of the attempt, the job ends `cancelled`. Repeating it changes nothing.
-- **Pause** is a request too (`pausing`). An attempt that crashes meanwhile leaves the job `paused`.
+- **Pause**, resume and retry are in the list of moves; no request for them exists yet. Pause is asked of a running job
+  (`pausing`), as cancel is. An attempt that crashes meanwhile leaves the job `paused`.
 - **A crash** is a trainer that died, a lease that ran out, or a worker whose connection is gone. It is counted; the
   job goes on from its last checkpoint: at once after the first crash, then after 2, 4, 8 s and so on, at most
   {MAX_BACKOFF_SECONDS:.0f} s; after `max_attempts` crashes it is `failed` with the code of the last.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -31,6 +33,12 @@ def traind(*arguments: str, python: str = sys.executable, **environment: str) ->
     )
 
 
+def _die_with_the_tests() -> None:
+    """On Linux: should the test run be killed, its service is too."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
 class Up:
     """A running `traind up`, in a session of its own; `lines` are what it says on stderr."""
 
@@ -43,6 +51,7 @@ class Up:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_die_with_the_tests,
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None
