@@ -8,8 +8,10 @@ worker reports, and by `jobs.queries` for the way back.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
+_UNCLEAN = re.compile("[\x00\ud800-\udfff]")
 _NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -43,8 +45,4 @@ def unpack_floats(document: Any) -> Any:
 
 def clean_text(value: str) -> str:
     """`value` with NUL and lone surrogates, which PostgreSQL refuses, as U+FFFD."""
-    return value.encode("utf-8", "replace").decode().replace("\x00", "\ufffd") if _unclean(value) else value
-
-
-def _unclean(value: str) -> bool:
-    return "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value)
+    return _UNCLEAN.sub("\ufffd", value)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import Engine, func, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 log = structlog.get_logger(__name__)
 
@@ -26,5 +26,5 @@ def notify_request(engine: Engine, cluster_id: UUID, job_id: UUID) -> None:
         with engine.begin() as conn:
             conn.execute(text("SET LOCAL synchronous_commit = off"))
             conn.execute(select(func.pg_notify(requests_channel(cluster_id), str(job_id))))
-    except DBAPIError as error:
-        log.warning("request not announced; the worker hears of it at its next heartbeat", error=str(error.orig))
+    except SQLAlchemyError as error:
+        log.warning("request not announced; the worker hears of it at its next heartbeat", error=str(error))

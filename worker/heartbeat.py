@@ -94,6 +94,8 @@ class Heartbeat:
         driver: Any = conn.connection.driver_connection
         driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(requests_channel(self._host.cluster_id))))
         self._take_lock(conn)
+        if self._stopping.is_set():
+            return
         self._renew(conn)
         self._backend_pid = driver.info.backend_pid
         hold(conn, self._lease, backend_pid=self._backend_pid)

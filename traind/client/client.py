@@ -111,7 +111,7 @@ class Client:
         return _read(Metrics, self._http.json("GET", f"{_job_path(job_id)}/metrics", params=params))
 
     def checkpoints(self, job_id: JobId) -> tuple[Checkpoint, ...]:
-        """The job's checkpoints by step, also those still being written."""
+        """The job's complete checkpoints by step."""
         return self._all(Checkpoint, f"{_job_path(job_id)}/checkpoints", "checkpoints")
 
     def checkpoint(self, checkpoint_id: int) -> Checkpoint:

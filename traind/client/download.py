@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import httpx2
 
-from traind.client.http import Http, as_api_error
+from traind.client.http import MAX_RETRY_AFTER_SECONDS, Http, as_api_error
 from traind.errors import ApiError
 
 ProgressCallback = Callable[[int, int | None], None]
@@ -62,7 +62,7 @@ class _Transfer:
                 failures = 1 if self.done > before else failures + 1
                 if not failure.retryable or failures > RESUMES_WITHOUT_PROGRESS:
                     raise failure from e
-                time.sleep(failure.retry_after_seconds or 0.1 * 2**failures)
+                time.sleep(min(failure.retry_after_seconds or 0.1 * 2**failures, MAX_RETRY_AFTER_SECONDS))
         self._verify()
 
     def _receive(self) -> None:

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 
@@ -73,7 +74,8 @@ def _content(source: str, settings: DataSettings) -> bytes:
     url = f"{settings.fashion_mnist_url.rstrip('/')}/{name}"
     packed = _download(url)
     content = _unpack(packed, source, found_at=url)
-    _write(cached, packed)
+    with suppress(OSError):  # a cache that cannot be written costs the next job a download, and this one nothing
+        _write(cached, packed)
     return content
 
 
@@ -110,5 +112,10 @@ def _write(path: Path, content: bytes) -> None:
     """Whole or not at all, also beside another process that does the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    Path(file.name).replace(path)
+        try:
+            file.write(content)
+            file.flush()
+            Path(file.name).replace(path)
+        except OSError:
+            Path(file.name).unlink(missing_ok=True)
+            raise
