@@ -22,6 +22,7 @@ from tests.local.families import PATIENT, guards_of, only_child
 from traind import service
 
 START_SECONDS = 90.0
+_LIBC = ctypes.CDLL(None)  # loaded before any fork
 EMBEDDED = {name: value for name, value in os.environ.items() if not name.startswith("TRAIND_")}
 
 
@@ -36,7 +37,7 @@ def traind(*arguments: str, python: str = sys.executable, **environment: str) ->
 def _die_with_the_tests() -> None:
     """On Linux: should the test run be killed, its service is too."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+        _LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
 class Up:
@@ -51,7 +52,7 @@ class Up:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=_die_with_the_tests,
+            preexec_fn=_die_with_the_tests,  # noqa: PLW1509  one system call
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None
