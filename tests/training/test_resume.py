@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.training.scenario import Trained, files, trainer_job
 from worker.training.messages import Checkpoint, Control, Message, Ready, Stopped
@@ -61,15 +62,22 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+GPU = [
+    pytest.param("cpu"),
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+]
+
+
 def parts_of(case: str) -> dict[str, Any]:
     parts = CASES[case]
     training = {"steps": 60, "batch_size": 60, "log_every": 8, "eval_every": 11, "checkpoint_every": CUT, "seed": 5}
     return parts | {"training": training | parts.get("training", {})}
 
 
+@pytest.mark.parametrize("device", GPU)
 @pytest.mark.parametrize("case", CASES)
-def test_resumed_equals_uninterrupted_to_the_bit(case: str, tmp_path: Path) -> None:
-    parts = parts_of(case)
+def test_resumed_equals_uninterrupted_to_the_bit(case: str, device: str, tmp_path: Path) -> None:
+    parts = parts_of(case) | {"resources": {"device": device}}
     whole = Trained(trainer_job(tmp_path / "whole", **parts))
     cut = files(whole.checkpoint(CUT), tmp_path / "uploaded")
     resumed = Trained(trainer_job(tmp_path / "resumed", cut, **parts))

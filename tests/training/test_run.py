@@ -236,9 +236,8 @@ def test_a_full_scratch_fails_and_may_be_tried_again(tmp_path: Path, monkeypatch
     assert (failed.code, failed.retryable) == ("scratch-full", True)
 
 
-def test_no_gpu_fails_and_may_be_tried_elsewhere(tmp_path: Path) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
+def test_no_gpu_fails_and_may_be_tried_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     job = trainer_job(tmp_path, resources={"device": "cuda"}, training={"steps": 1})
     failed = failure(Trained(job))
     assert (failed.code, failed.retryable) == ("device-unavailable", True)
