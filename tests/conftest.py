@@ -49,13 +49,10 @@ class Servers:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    external = os.environ.get("TRAIND_DATABASE_URL"), os.environ.get("TRAIND_REDIS_URL")
-    if external[0] and external[1]:
-        yield Servers(external[0], external[1])
-        return
-    from tests.embedded import embedded_servers
+    from tests.embedded import servers_for_tests
 
-    with embedded_servers() as (postgres, redis_url):
+    given = os.environ.get("TRAIND_DATABASE_URL"), os.environ.get("TRAIND_REDIS_URL")
+    with servers_for_tests(*given) as (postgres, redis_url):
         yield Servers(postgres, redis_url)
 
 

@@ -13,13 +13,24 @@ from local.servers import Servers
 
 
 @contextmanager
-def embedded_servers(*, durable: bool = False) -> Iterator[tuple[str, str]]:
-    """Yields (Postgres URL, Redis URL). Not durable: without fsync, because nothing here outlives the tests."""
+def servers_for_tests(database_url: str | None, redis_url: str | None) -> Iterator[tuple[str, str]]:
+    """Yields (Postgres URL, Redis URL), each as given or else embedded.
+
+    Without fsync, because nothing here outlives the tests.
+    """
     data_dir = Path(tempfile.mkdtemp(prefix="traind-tests-"))
     try:
         with (
             closing(Family()) as family,
-            Servers(data_dir, family, redis_source="wheel", durable=durable, report=print) as servers,
+            Servers(
+                data_dir,
+                family,
+                database_url=database_url,
+                redis_url=redis_url,
+                redis_source="wheel",
+                durable=False,
+                report=print,
+            ) as servers,
         ):
             yield servers.database_url, servers.redis_url
     finally:
