@@ -11,7 +11,11 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 _SECRET_NAME = re.compile(r"password|secret|token|authorization|api_key", re.IGNORECASE)
-_SECRET_TEXT = ((re.compile(r"(\w+://[^\s:/@]*):[^\s@]*@"), r"\1:***@"), (re.compile(r"\btd_\w{6,}"), "td_***"))
+_SECRET_TEXT = (
+    (re.compile(r"(\w+://[^\s:/@]*):\S*@"), r"\1:***@"),
+    (re.compile(r"(password=)('[^']*'|[^\s&]+)", re.IGNORECASE), r"\1***"),
+    (re.compile(r"\btd_\w{6,}"), "td_***"),
+)
 
 
 def configure(*, level: str, log_format: Literal["json", "console"], stream: TextIO | None = None) -> None:
@@ -54,7 +58,7 @@ def configure(*, level: str, log_format: Literal["json", "console"], stream: Tex
 
 
 def hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Values of fields that sound secret, passwords in URLs and API keys in any text become stars."""
+    """Values of fields that sound secret, passwords in URLs and API keys in any text become stars, however deep."""
     return {name: _hide(name, value) for name, value in event.items()}
 
 
@@ -63,7 +67,13 @@ def _hide(name: str, value: object) -> object:
         return value
     if _SECRET_NAME.search(name):
         return "***"
-    if isinstance(value, str):
-        for pattern, stars in _SECRET_TEXT:
-            value = pattern.sub(stars, value)
-    return value
+    if isinstance(value, dict):
+        return {key: _hide(str(key), inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hide("", inner) for inner in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    for pattern, stars in _SECRET_TEXT:
+        text = pattern.sub(stars, text)
+    return text

@@ -50,14 +50,19 @@ def test_secrets_are_hidden_wherever_they_stand(stream: io.StringIO) -> None:
     log.info("opened postgresql://me:hunter2@host/db", redis_url="redis://:hunter2@host", api_key="hunter2")
     log.info("key td_hunter2hunter2 refused", lease_token="hunter2", password="hunter2")
     logging.getLogger("theirs").error("no postgresql://me:hunter2@host")
+    log.info("odd", url="postgresql://me:p@hunter2@host/db", dsn="host=h password='hunter2 x' port=1", n=1)
+    log.info(
+        "deep", given={"inner": ["redis://:hunter2@host", {"password": "hunter2"}]}, error=OSError("td_hunter2hunter2")
+    )
+    log.info("query", address="http://host/?password=hunter2&x=1")
     try:
         raise OSError("cannot reach redis://user:hunter2@host")
     except OSError:
         log.exception("failed")
-    assert len(lines(stream)) == 4
+    assert len(lines(stream)) == 7
     assert "hunter2" not in stream.getvalue()
     assert lines(stream)[0]["event"] == "opened postgresql://me:***@host/db"
-    assert "OSError" in lines(stream)[3]["exception"]
+    assert "OSError" in lines(stream)[6]["exception"]
 
 
 def test_for_people_the_same_as_plain_text(stream: io.StringIO) -> None:
