@@ -255,7 +255,7 @@ class TestFinish:
         end(engine, lease, log="x" * 100_000 + "\x00 end \ud800")
         log = attempts(engine, lease.job_id)[0].log
         assert len(log) == 65_536
-        assert log.endswith("x\ufffd end ?")
+        assert log.endswith("x\ufffd end \ufffd")
 
     def test_a_state_that_is_not_final_is_refused(self, engine: Engine, lease: Lease) -> None:
         with pytest.raises(ValueError, match="not a final state"):
