@@ -6,7 +6,6 @@ import importlib.metadata
 import shutil
 import subprocess
 import sys
-import sysconfig
 import venv
 import zipfile
 from contextlib import closing
@@ -44,24 +43,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path) -> str:
-    """An environment with the wheel alone, which finds everybody else's packages in ours."""
+    """A bare environment outside the clone with the wheel and what it asks for, so a missing requirement is seen."""
     folder = wheel.parent / "environment"
     venv.create(folder)
     executable = folder / "bin" / "python"
-    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(executable),
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-    ]
-    subprocess.run([*install, str(wheel)], check=True)
-    (site / "neighbours.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    install = [sys.executable, "-m", "pip", "--python", str(executable), "install", "--quiet"]
+    done = subprocess.run(
+        [*install, "--constraint", str(ROOT / "constraints.txt"), f"{wheel}[local]"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
     return str(executable)
 
 
