@@ -9,6 +9,8 @@ Errors: a bad option is a `ValueError` (or `TypeError`) with torch's words, befo
 """
 
 from optim_core.adam import Adam, AdamW
+from optim_core.native import backend
 from optim_core.sgd import SGD
+from optim_core.telemetry import GroupTelemetry
 
-__all__ = ["SGD", "Adam", "AdamW"]
+__all__ = ["SGD", "Adam", "AdamW", "GroupTelemetry", "backend"]

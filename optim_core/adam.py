@@ -1,13 +1,12 @@
 """Adam, AMSGrad and AdamW: options, errors and state of `torch.optim.Adam` and `torch.optim.AdamW`."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optim_core.base import RuleOptimizer
+from optim_core.base import Left, RuleOptimizer
 from optim_core.rules import adam_update
 
 
@@ -30,6 +29,7 @@ class Adam(RuleOptimizer):
     param group are not checked, as in torch.
     """
 
+    rule = "ADAM"
     flags = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
     sparse_refusal = "Adam does not support sparse gradients, please consider SparseAdam instead"
 
@@ -68,13 +68,10 @@ class Adam(RuleOptimizer):
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
         settle_sqrt()
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; return the closure's loss, or None without one. See `RuleOptimizer.step`.
-
-        Raises RuntimeError for a sparse gradient, and inside a CUDA graph capture.
-        """
-        self._accelerator_graph_capture_health_check()
-        return super().step(closure)
+    def _check(self, rows: list[Left]) -> None:
+        super()._check(rows)
+        if any(row.param.is_cuda for row in rows):
+            self._accelerator_graph_capture_health_check()
 
     def update_group(self, group: dict[str, Any], pairs: list[tuple[Tensor, Tensor]]) -> None:
         beta1, beta2 = group["betas"]

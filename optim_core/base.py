@@ -1,19 +1,36 @@
-"""What SGD and Adam share: the walk over groups and gradients, and the options that are refused.
+"""What SGD and Adam share: the step's way through the kernel, the plain rules or the GPU, clipping, telemetry, and
+the options that are refused.
 
-A subclass holds its options and errors and says how one group is updated; `torch.optim.Optimizer` keeps groups,
-hooks, `state_dict` and `zero_grad`.
+A subclass holds its options and errors, and says how the plain rule updates one parameter. `torch.optim.Optimizer`
+keeps groups, hooks and `state_dict`.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from itertools import groupby
+from math import sqrt
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import _profiler_enabled
+from torch.autograd.graph import increment_version
+from torch.optim import optimizer as torch_optimizer
+
+from optim_core import native
+from optim_core.telemetry import GroupTelemetry
 
 REFUSED = {
     "differentiable": "the update is in place and outside autograd",
     "capturable": "the step count is read on the host, so a captured graph would replay one bias correction",
 }
+
+
+class Left(NamedTuple):
+    """A parameter that the native kernel does not take, with its group and its gradient."""
+
+    group: dict[str, Any]
+    param: Tensor
+    grad: Tensor
 
 
 def refuse_unsupported(options: dict[str, Any]) -> None:
@@ -35,36 +52,177 @@ class RuleOptimizer(torch.optim.Optimizer):
     before the first write, so a refused step has changed nothing.
     """
 
+    rule: ClassVar[str]
+    """The rule's name in the native kernel."""
+
     flags: ClassVar[tuple[str, ...]]
     """Boolean options that a state dict from an older torch may lack; they are then False."""
 
     sparse_refusal: ClassVar[str | None] = None
     """Why sparse gradients raise RuntimeError; None where the rule takes them."""
 
+    measured: tuple[GroupTelemetry, ...] | None
+    """What the step after `measure_next_step` did to each param group; None before."""
+
+    def __init__(self, params: torch_optimizer.ParamsT, defaults: dict[str, Any]) -> None:
+        self._reset()
+        super().__init__(params, defaults)
+
+    def _reset(self) -> None:
+        self._table = None if native.kernel is None else native.kernel.Table()
+        self._rule = None if native.kernel is None else getattr(native.kernel, self.rule)
+        self._clip_scale = 1.0
+        self._measure = False
+        self.measured = None
+
     def update_group(self, group: dict[str, Any], pairs: list[tuple[Tensor, Tensor]]) -> None:
-        """Update the parameters of one group; `pairs` are its (parameter, gradient), in the group's order."""
+        """Update parameters of one group by the plain rule; `pairs` are (parameter, gradient), in the group's order.
+
+        Makes their state where there is none. Called without grad.
+        """
         raise NotImplementedError
 
-    @torch.no_grad()
+    def effective_rates(self, group: dict[str, Any]) -> tuple[float, ...] | None:
+        """Quantiles of what multiplies a unit of the first moment; None where every element has one rate."""
+        return None
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; return the closure's loss, or None without one.
 
         `closure` clears the gradients, computes the loss and its gradients (run with grad enabled) and returns the
         loss.
 
-        Raises RuntimeError for a sparse gradient where the rule can't take it.
+        Raises RuntimeError for a sparse gradient where the rule can't take it, and for a gradient of another shape,
+        dtype or device than its parameter.
         """
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+            or _profiler_enabled()
+        ):
+            return _step_with_hooks(self, closure)
+        return self._step(closure)
+
+    step.hooked = True  # type: ignore[attr-defined]  # else torch wraps it in 12 µs of hooks and profiler
+
+    def measure_next_step(self) -> None:
+        """Have the next step leave in `measured` what it does to each param group, at the cost of a few percent."""
+        self._measure = True
+
+    def clip_grad_norm(self, max_norm: float, *, error_if_nonfinite: bool = False) -> Tensor:
+        """Bound the L2 norm of all gradients together by `max_norm`; return the norm before, a 0-d tensor.
+
+        As `torch.nn.utils.clip_grad_norm_`, but in one pass: the gradients are only read. Where their norm is above
+        `max_norm`, the next `step` multiplies them by max_norm / (norm + 1e-6) as it reads them, and `.grad` stays as
+        it is. Another call replaces the factor; `zero_grad` drops it. A norm that is NaN makes the step's gradients
+        NaN, an infinite one makes them 0 or NaN, as in torch.
+
+        The norm is summed in float64, independent of the number of threads; float64 for float64 parameters, else
+        float32, on the gradients' device, where it waits for nothing if all of them are on one GPU.
+
+        Raises ValueError where max_norm is negative or NaN; RuntimeError for a norm that is not finite, if
+        `error_if_nonfinite`.
+        """
+        if not max_norm >= 0:
+            raise ValueError(f"max_norm={max_norm} must be at least 0")
+        norm = self._grad_norm()
+        if error_if_nonfinite and not norm.isfinite():
+            raise RuntimeError(f"the gradients' norm is {norm.item()}; they were not clipped")
+        if norm.is_cuda:
+            self._clip_scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        else:
+            factor = max_norm / (norm.item() + 1e-6)
+            self._clip_scale = 1.0 if factor > 1.0 else factor
+        return norm
+
+    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002, torch's signature
+        """Drop the gradients (or fill them with 0 if not `set_to_none`), and the factor of `clip_grad_norm`."""
+        self._clip_scale = 1.0
+        if not set_to_none or _profiler_enabled():
+            super().zero_grad(set_to_none)
+            return
+        for group in self.param_groups:
+            for param in group["params"]:
+                param.grad = None
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        work = [(group, [(p, p.grad) for p in group["params"] if p.grad is not None]) for group in self.param_groups]
-        for _, pairs in work:
-            if self.sparse_refusal is not None and any(grad.is_sparse for _, grad in pairs):
-                raise RuntimeError(self.sparse_refusal)
-        for group, pairs in work:
-            self.update_group(group, pairs)
+        left = self._read()
+        if left:
+            self._check(left)
+        sums = [(0.0, 0.0, 0.0)] * len(self.param_groups) if self._measure else None
+        if self._table is not None:
+            written, measured = self._table.run(torch.get_num_threads(), self._measure)
+            increment_version(written)
+            sums = measured
+        if left:
+            self._update_left(left, sums)
+        if sums is not None:
+            self.measured = tuple(
+                GroupTelemetry(*map(sqrt, group_sums), self.effective_rates(group))
+                for group, group_sums in zip(self.param_groups, sums, strict=True)
+            )
+        self._measure, self._clip_scale = False, 1.0
         return loss
+
+    def _read(self) -> list[Left]:
+        """Have the kernel read all it takes; return the parameters with a gradient that it does not take."""
+        if self._table is None:
+            groups = ((group, param) for group in self.param_groups for param in group["params"])
+            return [Left(group, param, param.grad) for group, param in groups if param.grad is not None]
+        scale = self._clip_scale if isinstance(self._clip_scale, float) else 1.0
+        left = self._table.read(self._rule, self.param_groups, self.state, scale)
+        return [] if left is None else list(map(Left._make, left))
+
+    def _check(self, rows: list[Left]) -> None:
+        """Raise RuntimeError for a gradient that does not fit its parameter or the rule."""
+        for group, param, grad in rows:
+            if grad.is_sparse and self.sparse_refusal is not None:
+                raise RuntimeError(self.sparse_refusal)
+            for what in ("shape", "dtype", "device"):
+                have, want = getattr(grad, what), getattr(param, what)
+                if have != want:
+                    index = next(i for i, other in enumerate(group["params"]) if other is param)
+                    raise RuntimeError(
+                        f"the gradient of parameter {index} of its param group has {what} {have}, "
+                        f"the parameter has {want}; nothing was updated"
+                    )
+
+    @torch.no_grad()
+    def _update_left(self, rows: list[Left], sums: list[tuple[float, float, float]] | None) -> None:
+        """Update by the plain rules, adding what is measured to `sums`."""
+        before = [row.param.clone() for row in rows] if sums is not None else []
+        scale = self._clip_scale
+        for _, group_rows in groupby(rows, lambda row: id(row.group)):
+            of_group = list(group_rows)
+            pairs = [(row.param, row.grad if scale == 1.0 else row.grad * scale) for row in of_group]
+            self.update_group(of_group[0].group, pairs)
+        if sums is not None:
+            self._add_squares(rows, before, sums)
+
+    def _add_squares(self, rows: list[Left], before: list[Tensor], sums: list[tuple[float, float, float]]) -> None:
+        index_of = {id(group): index for index, group in enumerate(self.param_groups)}
+        for row, old in zip(rows, before, strict=True):
+            index = index_of[id(row.group)]
+            more = (row.grad, row.param - old, old)
+            sums[index] = tuple(s + norm(t).item() ** 2 for s, t in zip(sums[index], more, strict=True))
+
+    def _grad_norm(self) -> Tensor:
+        params = [param for group in self.param_groups for param in group["params"] if param.grad is not None]
+        dtype = torch.float64 if any(param.dtype == torch.float64 for param in params) else torch.float32
+        if self._table is None:
+            squares, left = 0.0, [param.grad for param in params]
+        else:
+            squares, others = self._table.grad_squares(self.param_groups, torch.get_num_threads())
+            left = others or []
+        for grad in left:
+            squares += norm(grad).item() ** 2
+        return torch.tensor(sqrt(squares), dtype=dtype)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters with options of its own, as torch's; refused options are a ValueError."""
@@ -75,7 +233,16 @@ class RuleOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         for group in state["param_groups"]:
             refuse_unsupported(group)
+        self._reset()
         super().__setstate__(state)
         for group in self.param_groups:
             for flag in self.flags:
                 group.setdefault(flag, False)
+
+
+def norm(values: Tensor) -> Tensor:
+    """The L2 norm in float64, of a sparse tensor too."""
+    return torch.linalg.vector_norm(values.coalesce().values() if values.is_sparse else values, dtype=torch.float64)
+
+
+_step_with_hooks = torch.optim.Optimizer.profile_hook_step(RuleOptimizer._step)

@@ -30,6 +30,7 @@ class SGD(RuleOptimizer):
     float16 once more.
     """
 
+    rule = "SGD"
     flags = ("nesterov", "maximize", "differentiable")
 
     def __init__(  # noqa: PLR0917, torch's order

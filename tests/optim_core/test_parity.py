@@ -11,6 +11,8 @@ from torch.nn import Parameter
 
 from tests.optim_core.cases import CASES, Case, assert_same_bits, build, gradients, run, states, zoo
 
+pytestmark = pytest.mark.usefixtures("ieee_root")
+
 NESTEROV = Case("SGD", "nesterov, decay", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1})
 AMSGRAD = Case("AdamW", "amsgrad", {"amsgrad": True})
 BOTH = pytest.mark.parametrize("case", [NESTEROV, AMSGRAD], ids=str)

@@ -14,6 +14,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 import optim_core
 from tests.optim_core.cases import Case, assert_same_bits, build, run, states
 
+pytestmark = pytest.mark.usefixtures("ieee_root")
+
 BOTH = pytest.mark.parametrize(
     "case",
     [

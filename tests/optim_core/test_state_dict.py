@@ -11,6 +11,8 @@ from torch.nn import Parameter
 import optim_core
 from tests.optim_core.cases import CASES, Case, assert_same_bits, build, gradients, run, states, zoo
 
+pytestmark = pytest.mark.usefixtures("ieee_root")
+
 ALL = pytest.mark.parametrize("case", CASES, ids=str)
 ROWS = gradients(torch.float32, 8)
 
