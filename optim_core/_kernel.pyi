@@ -17,7 +17,7 @@ class Table:
     def run(
         self,
         threads: int,
-        measure: bool,  # noqa: FBT001
+        measure: bool,
         /,
     ) -> tuple[list[Tensor], list[tuple[float, float, float]] | None]: ...
     def grad_squares(

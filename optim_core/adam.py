@@ -6,8 +6,13 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optim_core.base import Left, RuleOptimizer
-from optim_core.rules import adam_update
+from optim_core import native
+from optim_core.base import Left, RuleOptimizer, number
+from optim_core.rules import adam_update, ieee_sqrt
+from optim_core.telemetry import QUANTILES
+
+SAMPLE = 4096
+"""Elements of a group, about, whose rates `rate_quantiles` looks at."""
 
 
 class Adam(RuleOptimizer):
@@ -30,6 +35,8 @@ class Adam(RuleOptimizer):
     """
 
     rule = "ADAM"
+    # Where the native kernel runs, a parameter that it leaves to the rule gets the same bits.
+    sqrt = staticmethod(torch.sqrt if native.kernel is None else ieee_sqrt)
     flags = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
     sparse_refusal = "Adam does not support sparse gradients, please consider SparseAdam instead"
 
@@ -91,8 +98,25 @@ class Adam(RuleOptimizer):
                 state["exp_avg_sq"],
                 max_exp_avg_sq,
                 step=step.item(),
+                sqrt=self.sqrt,
                 **options,
             )
+
+    def rate_quantiles(self, group: dict[str, Any]) -> tuple[float, ...] | None:
+        entries = [self.state[param] for param in group["params"] if self.state.get(param)]
+        if not entries:
+            return None
+        (beta1, beta2), lr = map(number, group["betas"]), number(group["lr"])
+        every = max(1, sum(entry["exp_avg_sq"].numel() for entry in entries) // SAMPLE)
+        rates = []
+        for entry in entries:
+            second = entry["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
+            sample = torch.view_as_real(second) if second.is_complex() else second
+            step = entry["step"].item()
+            denom = sample.reshape(-1)[::every].double().sqrt() / (1 - beta2**step) ** 0.5 + group["eps"]
+            rates.append((lr / (1 - beta1**step) / denom).cpu())
+        quantiles = torch.quantile(torch.cat(rates), torch.tensor(QUANTILES, dtype=torch.float64))
+        return tuple(quantiles.tolist())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import _profiler_enabled
+from torch._C._autograd import _profiler_enabled
 from torch.autograd.graph import increment_version
 from torch.optim import optimizer as torch_optimizer
 
@@ -71,7 +71,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _reset(self) -> None:
         self._table = None if native.kernel is None else native.kernel.Table()
         self._rule = None if native.kernel is None else getattr(native.kernel, self.rule)
-        self._clip_scale = 1.0
+        self._clip_scale: float | Tensor = 1.0
         self._measure = False
         self.measured = None
 
@@ -82,8 +82,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         """
         raise NotImplementedError
 
-    def effective_rates(self, group: dict[str, Any]) -> tuple[float, ...] | None:
-        """Quantiles of what multiplies a unit of the first moment; None where every element has one rate."""
+    def rate_quantiles(self, group: dict[str, Any]) -> tuple[float, ...] | None:
+        """Quantiles of the rates by which the elements of a group just moved; None where all have one rate."""
+        del group
         return None
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -137,7 +138,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             self._clip_scale = 1.0 if factor > 1.0 else factor
         return norm
 
-    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002, torch's signature
+    def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients (or fill them with 0 if not `set_to_none`), and the factor of `clip_grad_norm`."""
         self._clip_scale = 1.0
         if not set_to_none or _profiler_enabled():
@@ -164,8 +165,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             self._update_left(left, sums)
         if sums is not None:
             self.measured = tuple(
-                GroupTelemetry(*map(sqrt, group_sums), self.effective_rates(group))
-                for group, group_sums in zip(self.param_groups, sums, strict=True)
+                GroupTelemetry(sqrt(grad), sqrt(update), sqrt(weight), self.rate_quantiles(group))
+                for group, (grad, update, weight) in zip(self.param_groups, sums, strict=True)
             )
         self._measure, self._clip_scale = False, 1.0
         return loss
@@ -209,8 +210,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         index_of = {id(group): index for index, group in enumerate(self.param_groups)}
         for row, old in zip(rows, before, strict=True):
             index = index_of[id(row.group)]
-            more = (row.grad, row.param - old, old)
-            sums[index] = tuple(s + norm(t).item() ** 2 for s, t in zip(sums[index], more, strict=True))
+            grad, update, weight = sums[index]
+            sums[index] = grad + square(row.grad), update + square(row.param - old), weight + square(old)
 
     def _grad_norm(self) -> Tensor:
         params = [param for group in self.param_groups for param in group["params"] if param.grad is not None]
@@ -221,7 +222,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             squares, others = self._table.grad_squares(self.param_groups, torch.get_num_threads())
             left = others or []
         for grad in left:
-            squares += norm(grad).item() ** 2
+            squares += square(grad)
         return torch.tensor(sqrt(squares), dtype=dtype)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -240,9 +241,11 @@ class RuleOptimizer(torch.optim.Optimizer):
                 group.setdefault(flag, False)
 
 
-def norm(values: Tensor) -> Tensor:
-    """The L2 norm in float64, of a sparse tensor too."""
-    return torch.linalg.vector_norm(values.coalesce().values() if values.is_sparse else values, dtype=torch.float64)
+def square(values: Tensor) -> float:
+    """The sum of the squares of all elements, in float64; of a sparse tensor too."""
+    dense = values.coalesce().values() if values.is_sparse else values
+    wide = torch.complex128 if dense.is_complex() else torch.float64
+    return float(torch.linalg.vector_norm(dense, dtype=wide).item()) ** 2
 
 
 _step_with_hooks = torch.optim.Optimizer.profile_hook_step(RuleOptimizer._step)

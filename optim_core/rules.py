@@ -9,6 +9,8 @@ any strides. dtypes: any floating or complex dtype, each operation rounding once
 where a float may stand is 0-d; scalar arithmetic then runs in its dtype, as in torch.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -76,6 +78,7 @@ def adam_update(
     weight_decay: float = 0.0,
     maximize: bool = False,
     decoupled_weight_decay: bool = False,
+    sqrt: Callable[[Tensor], Tensor] = torch.sqrt,
 ) -> None:
     """Move `param` and its moment buffers in place by one step of Adam; `step` counts this one, from 1.
 
@@ -99,10 +102,12 @@ def adam_update(
     eps = 0. A missing gradient is the caller's to skip, so that step counts only updates; a sparse one the caller
     refuses. A complex parameter is two real ones, as in torch: v holds the squares of both parts.
 
-    Disagreements with torch's loop: the root is IEEE's (`ieee_sqrt`), torch's on the CPU is off by one ulp for some
-    inputs; with that root put in its place torch's loop gives the same bits for float options and tensor lr. Tensor
-    betas of another dtype than the parameter: torch rounds beta1 to the parameter's dtype first, and computes the
-    denominator of a 0-d parameter in theirs; one rounding each.
+    `sqrt` takes the root of v, in a new tensor. With torch.sqrt the bits are those of torch's loop; on the CPU that
+    root is off by one ulp for some inputs, and `ieee_sqrt`, with which the bits are the native kernel's, is not.
+
+    Disagreements with torch's loop: none for float options or tensor lr, bit for bit. Tensor betas of another dtype
+    than the parameter: torch rounds beta1 to the parameter's dtype first, and computes the denominator of a 0-d
+    parameter in theirs; one rounding each.
     """
     if maximize:
         grad = -grad
@@ -124,7 +129,7 @@ def adam_update(
     step_size = lr / (1 - beta1**step)
     bias_correction2_sqrt = (1 - beta2**step) ** 0.5
     # torch divides into a second temporary; in place the bits are the same, and large parameters step faster.
-    denom = ieee_sqrt(exp_avg_sq).div_(bias_correction2_sqrt).add_(eps)
+    denom = sqrt(exp_avg_sq).div_(bias_correction2_sqrt).add_(eps)
     param.addcdiv_(exp_avg, denom, value=-float(step_size))
 
 
