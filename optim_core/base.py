@@ -71,7 +71,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _reset(self) -> None:
         self._table = None if native.kernel is None else native.kernel.Table()
         self._rule = None if native.kernel is None else getattr(native.kernel, self.rule)
-        self._clip_scale: float | Tensor = 1.0
+        self._scales: list[float] | None = None
         self._measure = False
         self.measured = None
 
@@ -131,16 +131,13 @@ class RuleOptimizer(torch.optim.Optimizer):
         norm = self._grad_norm()
         if error_if_nonfinite and not norm.isfinite():
             raise RuntimeError(f"the gradients' norm is {norm.item()}; they were not clipped")
-        if norm.is_cuda:
-            self._clip_scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-        else:
-            factor = max_norm / (norm.item() + 1e-6)
-            self._clip_scale = 1.0 if factor > 1.0 else factor
+        factor = clip_factor(max_norm, norm.item())
+        self._scales = None if factor == 1.0 else [factor] * len(self.param_groups)
         return norm
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients (or fill them with 0 if not `set_to_none`), and the factor of `clip_grad_norm`."""
-        self._clip_scale = 1.0
+        self._scales = None
         if not set_to_none or _profiler_enabled():
             super().zero_grad(set_to_none)
             return
@@ -168,7 +165,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 GroupTelemetry(sqrt(grad), sqrt(update), sqrt(weight), self.rate_quantiles(group))
                 for group, (grad, update, weight) in zip(self.param_groups, sums, strict=True)
             )
-        self._measure, self._clip_scale = False, 1.0
+        self._measure, self._scales = False, None
         return loss
 
     def _read(self) -> list[Left]:
@@ -176,8 +173,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if self._table is None:
             groups = ((group, param) for group in self.param_groups for param in group["params"])
             return [Left(group, param, param.grad) for group, param in groups if param.grad is not None]
-        scale = self._clip_scale if isinstance(self._clip_scale, float) else 1.0
-        left = self._table.read(self._rule, self.param_groups, self.state, scale)
+        left = self._table.read(self._rule, self.param_groups, self.state, self._scales)
         return [] if left is None else list(map(Left._make, left))
 
     def _check(self, rows: list[Left]) -> None:
@@ -198,11 +194,13 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _update_left(self, rows: list[Left], sums: list[tuple[float, float, float]] | None) -> None:
         """Update by the plain rules, adding what is measured to `sums`."""
         before = [row.param.clone() for row in rows] if sums is not None else []
-        scale = self._clip_scale
-        for _, group_rows in groupby(rows, lambda row: id(row.group)):
-            of_group = list(group_rows)
-            pairs = [(row.param, row.grad if scale == 1.0 else row.grad * scale) for row in of_group]
-            self.update_group(of_group[0].group, pairs)
+        scale_of: dict[int, float] = {
+            id(g): scale for g, scale in zip(self.param_groups, self._scales or [], strict=False)
+        }
+        for of_group, group_rows in groupby(rows, lambda row: id(row.group)):
+            scale = scale_of.get(of_group, 1.0)
+            scaled = [row if scale == 1.0 else row._replace(grad=row.grad * scale) for row in group_rows]
+            self.update_group(scaled[0].group, [(row.param, row.grad) for row in scaled])
         if sums is not None:
             self._add_squares(rows, before, sums)
 
@@ -213,17 +211,20 @@ class RuleOptimizer(torch.optim.Optimizer):
             grad, update, weight = sums[index]
             sums[index] = grad + square(row.grad), update + square(row.param - old), weight + square(old)
 
-    def _grad_norm(self) -> Tensor:
-        params = [param for group in self.param_groups for param in group["params"] if param.grad is not None]
-        dtype = torch.float64 if any(param.dtype == torch.float64 for param in params) else torch.float32
+    def _grad_squares(self) -> list[float]:
+        """The sum of the squares of all gradients' elements, by param group."""
+        sums, left = [0.0] * len(self.param_groups), None
         if self._table is None:
-            squares, left = 0.0, [param.grad for param in params]
+            left = self._read()
         else:
-            squares, others = self._table.grad_squares(self.param_groups, torch.get_num_threads())
-            left = others or []
-        for grad in left:
-            squares += square(grad)
-        return torch.tensor(sqrt(squares), dtype=dtype)
+            sums, left = self._table.grad_squares(self.param_groups, torch.get_num_threads())
+        for group, _, grad in left or ():
+            sums[next(i for i, other in enumerate(self.param_groups) if other is group)] += square(grad)
+        return sums
+
+    def _grad_norm(self) -> Tensor:
+        wide = any(param.dtype == torch.float64 for group in self.param_groups for param in group["params"])
+        return torch.tensor(sqrt(sum(self._grad_squares())), dtype=torch.float64 if wide else torch.float32)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters with options of its own, as torch's; refused options are a ValueError."""
@@ -239,6 +240,12 @@ class RuleOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for flag in self.flags:
                 group.setdefault(flag, False)
+
+
+def clip_factor(max_norm: float, norm: float) -> float:
+    """What gradients of this norm are multiplied by; 1 where they are within max_norm. As torch's, NaN passes on."""
+    factor = max_norm / (norm + 1e-6)
+    return 1.0 if factor > 1.0 else factor
 
 
 def square(values: Tensor) -> float:

@@ -139,7 +139,6 @@ typedef struct {
     Py_ssize_t n_rows, n_groups, n_intervals, n_checked;
     Py_ssize_t room_rows, room_groups, room_intervals, room_checked, room_sorted, room_sums;
     double *sums;
-    double scale;
     int64_t n_elements;
     PyObject *owners;   /* list: keeps every tensor that a row points into until the run is over */
     PyObject *written;  /* list: the parameters of the rows */
@@ -356,11 +355,12 @@ static int leave(PyObject **rest, PyObject *group, PyObject *param, PyObject *gr
 }
 
 /* Every parameter of the group with a gradient: a row, or a line of `rest`. */
-static int read_group(Table *table, PyObject *group, PyObject *state, int all_plain, PyObject **rest)
+static int read_group(Table *table, PyObject *group, PyObject *state, double scale, int all_plain, PyObject **rest)
 {
     if (grow((void **)&table->groups, table->n_groups, &table->room_groups, sizeof(options))) return -1;
     const int index = (int)table->n_groups++;
     const int readable = read_options(table->rule, group, table->groups + index);
+    table->groups[index].scale = scale;
     PyObject *params = readable < 0 ? NULL : PyDict_GetItemWithError(group, str_params);
     if (!params || !PyList_Check(params)) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "a param group needs a list 'params'");
@@ -380,7 +380,7 @@ static int read_group(Table *table, PyObject *group, PyObject *state, int all_pl
     return 0;
 }
 
-static int read_groups(Table *table, PyObject *groups, PyObject *state, int all_plain, PyObject **rest)
+static int read_groups(Table *table, PyObject *groups, PyObject *state, PyObject *scales, int all_plain, PyObject **rest)
 {
     if (clear(table)) return -1;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(groups); i++) {
@@ -389,33 +389,36 @@ static int read_groups(Table *table, PyObject *groups, PyObject *state, int all_
             PyErr_SetString(PyExc_TypeError, "a param group must be a dict");
             return -1;
         }
-        if (read_group(table, group, state, all_plain, rest)) return -1;
+        const double scale = scales == Py_None ? 1 : PyFloat_AsDouble(PyList_GET_ITEM(scales, i));
+        if (scale == -1 && PyErr_Occurred()) return -1;
+        if (read_group(table, group, state, scale, all_plain, rest)) return -1;
     }
     return 0;
 }
 
-PyDoc_STRVAR(read_doc, "read(rule, param_groups, state, scale) -> None | list[(group, param, grad)]\n\n"
+PyDoc_STRVAR(read_doc, "read(rule, param_groups, state, scales) -> None | list[(group, param, grad)]\n\n"
 "Read every parameter with a gradient, and write nothing. The parameters in the answer are not read: they, or their\n"
-"gradient, state or options, are of a kind that only the plain rules take. `scale` multiplies each gradient.");
+"gradient, state or options, are of a kind that only the plain rules take. `scales` is None or one factor a group for\n"
+"its gradients.");
 
 static PyObject *table_read(Table *table, PyObject *const *args, Py_ssize_t n_args)
 {
-    if (n_args != 4 || !PyLong_Check(args[0]) || !PyList_Check(args[1]) || !PyDict_Check(args[2])) {
-        PyErr_SetString(PyExc_TypeError, "read(rule, param_groups, state, scale)");
+    if (n_args != 4 || !PyLong_Check(args[0]) || !PyList_Check(args[1]) || !PyDict_Check(args[2]) ||
+        (args[3] != Py_None && (!PyList_Check(args[3]) || PyList_GET_SIZE(args[3]) != PyList_GET_SIZE(args[1])))) {
+        PyErr_SetString(PyExc_TypeError, "read(rule, param_groups, state, scales)");
         return NULL;
     }
     table->rule = PyLong_AsLong(args[0]) == SGD ? SGD : ADAM;
-    table->scale = PyFloat_AsDouble(args[3]);
-    if (table->scale == -1 && PyErr_Occurred()) return NULL;
     PyObject *rest = NULL;
-    int failed = read_groups(table, args[1], args[2], 0, &rest);
+    int failed = read_groups(table, args[1], args[2], args[3], 0, &rest);
     const int overlap = failed ? -1 : overlaps(table);
     if (overlap == 1) {
         Py_CLEAR(rest);
-        failed = read_groups(table, args[1], args[2], 1, &rest);
+        failed = read_groups(table, args[1], args[2], args[3], 1, &rest);
     }
     if (failed || overlap < 0) {
         Py_XDECREF(rest);
+        clear(table);
         return NULL;
     }
     if (rest) return rest;
@@ -473,7 +476,7 @@ static PyObject *table_run(Table *table, PyObject *const *args, Py_ssize_t n_arg
     if (measure && room_for_sums(table, blocks * 3)) return NULL;
     squares *sums = measure ? (squares *)table->sums : NULL;
     for (Py_ssize_t i = 0; i < table->n_rows; i++)
-        prepare(table->rows + i, table->groups + table->rows[i].group, table->scale);
+        prepare(table->rows + i, table->groups + table->rows[i].group);
     PyThreadState *gil = table->n_elements < RELEASE_GIL_FROM ? NULL : PyEval_SaveThread();
     update_rows(current, table->rule, table->rows, table->n_rows, table->groups, useful_threads(table, threads), sums);
     if (gil) PyEval_RestoreThread(gil);
@@ -491,13 +494,14 @@ static PyObject *table_run(Table *table, PyObject *const *args, Py_ssize_t n_arg
 }
 
 /* A row of the gradient alone: 1, 0, or -1 with an error set. */
-static int read_gradient(Table *table, PyObject *grad)
+static int read_gradient(Table *table, PyObject *grad, int group)
 {
     if (grow((void **)&table->rows, table->n_rows, &table->room_rows, sizeof(row))) return -1;
     row *r = memset(table->rows + table->n_rows, 0, sizeof(row));
     tensor g;
     if (!describe(grad, &g) || !dtype_of(&g, &r->dtype) || !is_dense(&g)) return 0;
     r->n = numel(&g);
+    r->group = group;
     if (r->n && !g.data) return 0;
     r->grad = g.data;
     if (own(table, grad)) return -1;
@@ -506,32 +510,45 @@ static int read_gradient(Table *table, PyObject *grad)
     return 1;
 }
 
-static int read_gradients(Table *table, PyObject *groups, PyObject **rest)
+static int read_gradients(Table *table, PyObject *group, int index, PyObject **rest)
 {
-    if (clear(table)) return -1;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(groups); i++) {
-        PyObject *group = PyList_GET_ITEM(groups, i);
-        PyObject *params = PyDict_Check(group) ? PyDict_GetItemWithError(group, str_params) : NULL;
-        if (!params || !PyList_Check(params)) {
-            if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "a param group needs a list 'params'");
-            return -1;
-        }
-        for (Py_ssize_t j = 0; j < PyList_GET_SIZE(params); j++) {
-            PyObject *grad = PyObject_GetAttr(PyList_GET_ITEM(params, j), str_grad);
-            if (!grad) return -1;
-            const int taken = grad == Py_None ? 1 : read_gradient(table, grad);
-            int failed = taken < 0;
-            if (taken == 0) failed = (!*rest && !(*rest = PyList_New(0))) || PyList_Append(*rest, grad);
-            Py_DECREF(grad);
-            if (failed) return -1;
-        }
+    PyObject *params = PyDict_Check(group) ? PyDict_GetItemWithError(group, str_params) : NULL;
+    if (!params || !PyList_Check(params)) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "a param group needs a list 'params'");
+        return -1;
+    }
+    for (Py_ssize_t j = 0; j < PyList_GET_SIZE(params); j++) {
+        PyObject *param = PyList_GET_ITEM(params, j), *grad = PyObject_GetAttr(param, str_grad);
+        if (!grad) return -1;
+        const int taken = grad == Py_None ? 1 : read_gradient(table, grad, index);
+        const int failed = taken < 0 || (taken == 0 && leave(rest, group, param, grad));
+        Py_DECREF(grad);
+        if (failed) return -1;
     }
     return 0;
 }
 
-PyDoc_STRVAR(norm_doc, "grad_squares(param_groups, threads) -> (sum, None | list[grad])\n\n"
-"The sum of the squares of all gradients' elements, in double and independent of the number of threads, and the\n"
-"gradients that are not in it because the kernel does not take them.");
+static PyObject *squares_by_group(const Table *table, Py_ssize_t n_groups)
+{
+    double *totals = PyMem_RawCalloc(n_groups + 1, sizeof(double));
+    PyObject *list = totals ? PyList_New(n_groups) : PyErr_NoMemory();
+    for (Py_ssize_t i = 0; list && i < table->n_rows; i++) {
+        const row *r = table->rows + i;
+        const double *block = table->sums + r->first_block;
+        for (int64_t left = r->n; left > 0; left -= BLOCK) totals[r->group] += *block++;
+    }
+    for (Py_ssize_t i = 0; list && i < n_groups; i++) {
+        PyObject *total = PyFloat_FromDouble(totals[i]);
+        if (total) PyList_SET_ITEM(list, i, total);
+        else Py_CLEAR(list);
+    }
+    PyMem_RawFree(totals);
+    return list;
+}
+
+PyDoc_STRVAR(norm_doc, "grad_squares(param_groups, threads) -> (list[sum], None | list[(group, param, grad)])\n\n"
+"The sum of the squares of the gradients' elements in each group, in double and independent of the number of threads,\n"
+"and the gradients that are not in it because the kernel does not take them.");
 
 static PyObject *table_grad_squares(Table *table, PyObject *const *args, Py_ssize_t n_args)
 {
@@ -540,18 +557,19 @@ static PyObject *table_grad_squares(Table *table, PyObject *const *args, Py_ssiz
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "grad_squares(param_groups, threads)");
         return NULL;
     }
-    PyObject *rest = NULL;
-    if (read_gradients(table, args[0], &rest)) goto failed;
-    const int64_t blocks = number_blocks(table->rows, table->n_rows);
-    if (room_for_sums(table, blocks)) goto failed;
-    PyThreadState *gil = table->n_elements < RELEASE_GIL_FROM ? NULL : PyEval_SaveThread();
-    measure_rows(current, table->rows, table->n_rows, useful_threads(table, threads), table->sums);
-    if (gil) PyEval_RestoreThread(gil);
-    double sum = 0;
-    for (int64_t block = 0; block < blocks; block++) sum += table->sums[block];
-    if (clear(table)) goto failed;
-    return Py_BuildValue("dN", sum, rest ? rest : Py_NewRef(Py_None));
-failed:
+    PyObject *rest = NULL, *sums = NULL;
+    const Py_ssize_t n_groups = PyList_GET_SIZE(args[0]);
+    int failed = clear(table);
+    for (Py_ssize_t i = 0; !failed && i < n_groups; i++)
+        failed = read_gradients(table, PyList_GET_ITEM(args[0], i), (int)i, &rest);
+    if (!failed && room_for_sums(table, number_blocks(table->rows, table->n_rows)) == 0) {
+        PyThreadState *gil = table->n_elements < RELEASE_GIL_FROM ? NULL : PyEval_SaveThread();
+        measure_rows(current, table->rows, table->n_rows, useful_threads(table, threads), table->sums);
+        if (gil) PyEval_RestoreThread(gil);
+        sums = squares_by_group(table, n_groups);
+    }
+    if (sums && clear(table) == 0) return Py_BuildValue("NN", sums, rest ? rest : Py_NewRef(Py_None));
+    Py_XDECREF(sums);
     Py_XDECREF(rest);
     return NULL;
 }

@@ -13,9 +13,9 @@ static double power(double base, double exponent)
 }
 
 /* Count this update and set the scalars of the step. */
-void prepare(row *r, const options *o, double scale)
+void prepare(row *r, const options *o)
 {
-    r->scale = o->maximize ? -scale : scale;
+    r->scale = o->maximize ? -o->scale : o->scale;
     if (!r->step) return;
     const double step = r->step_is_float64 ? (*(double *)r->step += 1) : (*(float *)r->step += 1);
     static _Thread_local double last_step, last_beta1, last_beta2, last1, last2;

@@ -15,6 +15,7 @@ typedef struct {
     double momentum, dampening;  /* SGD */
     double beta1, beta2, eps;    /* Adam */
     int nesterov, amsgrad, decoupled, maximize;
+    double scale;                /* of the gradients: the clip's factor */
 } options;
 
 /* One parameter, its gradient and its state: dense, of n elements each, in one order. A buffer that the rule does not
@@ -30,7 +31,7 @@ typedef struct {
     int64_t n;
     int64_t first_block;
     /* Scalars of this step, set by `prepare`. */
-    double scale;  /* of the gradient: the clip's, negative to maximize */
+    double scale;  /* of the gradient, negative to maximize */
     double step_size, bias_correction2_sqrt;
 } row;
 
@@ -63,7 +64,7 @@ static const int64_t ITEM_SIZE[N_DTYPES] = {4, 8, 2, 2};
    depend on the number of threads. */
 #define BLOCK 4096
 
-void prepare(row *, const options *, double scale);
+void prepare(row *, const options *);
 void update_rows(const level *, enum rule, const row *, int64_t n_rows, const options *, int threads, squares *by_block);
 void measure_rows(const level *, const row *, int64_t n_rows, int threads, double *by_block);
 int64_t number_blocks(row *, int64_t n_rows);
