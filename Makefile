@@ -57,10 +57,11 @@ bench: $(READY) ## the benchmarks (quiet machine!)
 	$(BIN)/python -m bench.overhead
 
 clean: ## remove .venv and everything built
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist *.egg-info optim_core/_kernel*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-# A torch that is there already is kept where the constraints allow its version: pip finds the requirement met.
-$(READY): pyproject.toml constraints.txt | .venv/bin/python
+# A torch that is there already is kept where the constraints allow its version: pip finds the requirement met. The
+# native kernel is built here, where there is a C compiler.
+$(READY): pyproject.toml constraints.txt setup.py $(wildcard optim_core/kernel/*.[ch]) | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
