@@ -16,7 +16,7 @@ import pytest
 from tests.local.up import Up, traind
 
 ROOT = Path(__file__).parents[2]
-NOT_SOURCE = shutil.ignore_patterns(".*", "tests", "build", "dist", "*.egg-info", "__pycache__", "node_modules")
+NOT_SOURCE = shutil.ignore_patterns(".*", "tests", "build", "dist", "*.egg-info", "__pycache__", "node_modules", "*.so")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
@@ -72,6 +72,12 @@ def test_everything_is_in_the_wheel(wheel: Path) -> None:
     rooms = {"traind", "api", "jobs", "worker", "optim_core", "local", "migrations"}
     version = importlib.metadata.version("traind")
     assert {name.split("/")[0] for name in names} == rooms | {f"traind-{version}.dist-info"}
+
+
+def test_the_native_kernel_is_in_it_and_fits_its_sources(python: str) -> None:
+    code = "import optim_core; print(optim_core.backend())"
+    done = subprocess.run([python, "-P", "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("native ("), done.stderr
 
 
 def test_a_service_and_a_job_run_from_it_alone(python: str, data_dir: Path) -> None:
