@@ -77,6 +77,10 @@ class Adam(RuleOptimizer):
 
     def _check(self, rows: list[Left]) -> None:
         super()._check(rows)
+        for group, param, _ in rows:
+            entry = self.state.get(param)
+            if entry:  # a key that was lost is torch's KeyError, before anything is written
+                _ = entry["step"], entry["exp_avg"], entry["exp_avg_sq"], group["amsgrad"] and entry["max_exp_avg_sq"]
         if any(row.param.is_cuda for row in rows):
             self._accelerator_graph_capture_health_check()
 
@@ -104,6 +108,7 @@ class Adam(RuleOptimizer):
 
     def rate_quantiles(self, group: dict[str, Any]) -> tuple[float, ...] | None:
         entries = [self.state[param] for param in group["params"] if self.state.get(param)]
+        entries = [entry for entry in entries if entry["exp_avg_sq"].numel() and entry["step"].item() > 0]
         if not entries:
             return None
         (beta1, beta2), lr = map(number, group["betas"]), number(group["lr"])
@@ -115,7 +120,7 @@ class Adam(RuleOptimizer):
             step = entry["step"].item()
             denom = sample.reshape(-1)[::every].double().sqrt() / (1 - beta2**step) ** 0.5 + group["eps"]
             rates.append((lr / (1 - beta1**step) / denom).cpu())
-        quantiles = torch.quantile(torch.cat(rates), torch.tensor(QUANTILES, dtype=torch.float64))
+        quantiles = torch.quantile(torch.cat(rates), torch.tensor(QUANTILES, dtype=torch.float64, device="cpu"))
         return tuple(quantiles.tolist())
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -24,6 +24,8 @@ REFUSED = {
     "capturable": "the step count is read on the host, so a captured graph would replay one bias correction",
 }
 
+WIDE = {torch.float64, torch.complex128}
+
 
 class Left(NamedTuple):
     """A parameter that the native kernel does not take, with its group and its gradient."""
@@ -152,7 +154,12 @@ class RuleOptimizer(torch.optim.Optimizer):
                 loss = closure()
         left = self._read()
         if left:
-            self._check(left)
+            try:
+                self._check(left)
+            except BaseException:
+                if self._table is not None:
+                    self._table.forget()
+                raise
         sums = [(0.0, 0.0, 0.0)] * len(self.param_groups) if self._measure else None
         if self._table is not None:
             written, measured = self._table.run(torch.get_num_threads(), self._measure)
@@ -223,14 +230,17 @@ class RuleOptimizer(torch.optim.Optimizer):
         return sums
 
     def _grad_norm(self) -> Tensor:
-        wide = any(param.dtype == torch.float64 for group in self.param_groups for param in group["params"])
-        return torch.tensor(sqrt(sum(self._grad_squares())), dtype=torch.float64 if wide else torch.float32)
+        wide = any(param.dtype in WIDE for group in self.param_groups for param in group["params"])
+        dtype = torch.float64 if wide else torch.float32
+        return torch.tensor(sqrt(sum(self._grad_squares())), dtype=dtype, device="cpu")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters with options of its own, as torch's; refused options are a ValueError."""
         if isinstance(param_group, dict):
             refuse_unsupported({**self.defaults, **param_group})
         super().add_param_group(param_group)
+        if self._scales is not None:
+            self._scales.append(1.0)  # clipped are the gradients that there were
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for group in state["param_groups"]:

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optim_core.base import RuleOptimizer, number
+from optim_core.base import Left, RuleOptimizer, number
 from optim_core.rules import sgd_update
 
 
@@ -71,6 +71,11 @@ class SGD(RuleOptimizer):
         super().__init__(params, defaults)
         if fused and foreach:
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+
+    def _check(self, rows: list[Left]) -> None:
+        super()._check(rows)
+        if any(grad.is_sparse and group["weight_decay"] != 0 for group, _, grad in rows):
+            raise RuntimeError("add(sparse, dense) is not supported. Use add(dense, sparse) instead.")
 
     def update_group(self, group: dict[str, Any], pairs: list[tuple[Tensor, Tensor]]) -> None:
         has_momentum = group["momentum"] != 0

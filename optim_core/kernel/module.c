@@ -127,7 +127,7 @@ static int is_negated(PyObject *object, int64_t n)
 
 typedef struct {
     char *start, *end;
-    int written;
+    int written, left;  /* left: of a parameter that the plain rules update, after all rows */
 } interval;
 
 typedef struct {
@@ -140,6 +140,7 @@ typedef struct {
     Py_ssize_t room_rows, room_groups, room_intervals, room_checked, room_sorted, room_sums;
     double *sums;
     int64_t n_elements;
+    int busy;  /* a run without the GIL is under way */
     PyObject *owners;   /* list: keeps every tensor that a row points into until the run is over */
     PyObject *written;  /* list: the parameters of the rows */
 } Table;
@@ -161,6 +162,10 @@ static int grow(void **items, Py_ssize_t count, Py_ssize_t *room, size_t size)
 
 static int clear(Table *table)
 {
+    if (table->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "this optimizer is at work in another thread; step it in one at a time");
+        return -1;
+    }
     table->n_rows = table->n_groups = table->n_intervals = 0;
     table->n_elements = 0;
     if (PyList_SetSlice(table->owners, 0, PY_SSIZE_T_MAX, NULL)) return -1;
@@ -168,12 +173,12 @@ static int clear(Table *table)
     return table->written ? 0 : -1;
 }
 
-static int add_interval(Table *table, const void *start, int64_t bytes, int written)
+static int add_interval(Table *table, const void *start, int64_t bytes, int written, int left)
 {
     if (bytes == 0) return 0;
     if (grow((void **)&table->intervals, table->n_intervals, &table->room_intervals, sizeof(interval))) return -1;
     interval *added = memset(table->intervals + table->n_intervals++, 0, sizeof(interval));
-    *added = (interval){(char *)start, (char *)start + bytes, written};
+    *added = (interval){(char *)start, (char *)start + bytes, written, left};
     return 0;
 }
 
@@ -183,8 +188,8 @@ static int by_start(const void *a, const void *b)
     return (x->start > y->start) - (x->start < y->start);
 }
 
-/* 1 if memory that is written overlaps other memory of the table, -1 with an error set. The answer "no" is kept for a
-   table of the same pointers. */
+/* 1 if memory that is written overlaps other memory of the table, so that the order of the updates matters; -1 with an
+   error set. What is left keeps its order. The answer "no" is kept for a table of the same pointers. */
 static int overlaps(Table *table)
 {
     const size_t size = table->n_intervals * sizeof(interval);
@@ -195,15 +200,17 @@ static int overlaps(Table *table)
         if (grow((void **)&table->checked, table->room_checked, &table->room_checked, sizeof(interval))) return -1;
     memcpy(table->sorted, table->intervals, size);
     qsort(table->sorted, table->n_intervals, sizeof(interval), by_start);
-    char *end = NULL, *written_end = NULL;
+    char *ends[2][2] = {{NULL}};
     for (Py_ssize_t i = 0; i < table->n_intervals; i++) {
         const interval *next = table->sorted + i;
-        if (next->start < written_end || (next->written && next->start < end)) {
-            table->n_checked = 0;
-            return 1;
-        }
-        if (next->end > end) end = next->end;
-        if (next->written && next->end > written_end) written_end = next->end;
+        for (int written = 0; written < 2; written++)
+            for (int left = 0; left < 2; left++)
+                if (next->start < ends[written][left] && (written || next->written) && !(left && next->left)) {
+                    table->n_checked = 0;
+                    return 1;
+                }
+        char **end = &ends[next->written][next->left];
+        if (next->end > *end) *end = next->end;
     }
     memcpy(table->checked, table->intervals, size);
     table->n_checked = table->n_intervals;
@@ -249,7 +256,17 @@ static int read_betas(PyObject *group, options *o)
     return 1;
 }
 
-/* 1: read; 0: the group has an option that only the plain rules take (a tensor); -1: an error is set. */
+/* Whether the kernel does with these what torch does. It raises an error for a scalar beyond float32's range, and Python
+   for a bias correction of zero or the root of a negative one: those, and NaN, are for the plain rules. */
+static int are_ordinary(enum rule rule, const options *o)
+{
+    const double bounded[] = {o->lr, o->weight_decay, o->momentum, o->dampening, o->eps};
+    for (size_t i = 0; i < sizeof bounded / sizeof *bounded; i++)
+        if (!(bounded[i] >= -1e20 && bounded[i] <= 1e20)) return 0;
+    return rule == SGD || (o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1);
+}
+
+/* 1: read; 0: the group has an option that only the plain rules take; -1: an error is set. */
 static int read_options(enum rule rule, PyObject *group, options *o)
 {
     int done;
@@ -262,14 +279,14 @@ static int read_options(enum rule rule, PyObject *group, options *o)
         NEED(read_number(group, str_momentum, 0, &o->momentum));
         NEED(read_number(group, str_dampening, 0, &o->dampening));
         NEED(read_flag(group, str_nesterov, &o->nesterov));
-        return 1;
+        return are_ordinary(rule, o);
     }
     NEED(read_betas(group, o));
     NEED(read_number(group, str_eps, 0, &o->eps));
     NEED(read_flag(group, str_amsgrad, &o->amsgrad));
     NEED(read_flag(group, str_decoupled, &o->decoupled));
 #undef NEED
-    return 1;
+    return are_ordinary(rule, o);
 }
 
 /* ---- rows ---- */
@@ -298,16 +315,20 @@ static int read_buffers(Table *table, PyObject *entry, const tensor *param, row 
         if (!describe(buffer, &t) || !same_layout(&t, param) || (r->n && !t.data)) return 0;
         const int negated = is_negated(buffer, r->n);
         if (negated) return negated < 0 ? -1 : 0;
-        if (own(table, buffer) || add_interval(table, t.data, r->n * ITEM_SIZE[r->dtype], 1)) return -1;
+        if (own(table, buffer) || add_interval(table, t.data, r->n * ITEM_SIZE[r->dtype], 1, 0)) return -1;
         r->buffers[i] = t.data;
     }
     if (table->rule == SGD) return 1;
     PyObject *step = PyDict_GetItemWithError(entry, str_step);
     if (!step) return PyErr_Occurred() ? -1 : 0;
     if (!describe(step, &t) || numel(&t) != 1 || t.dtype.code != FLOAT_CODE || t.dtype.lanes != 1 ||
-        (t.dtype.bits != 32 && t.dtype.bits != 64))
+        (t.dtype.bits != 32 && t.dtype.bits != 64) || !t.data)
         return 0;
-    if (own(table, step) || add_interval(table, t.data, t.dtype.bits / 8, 1)) return -1;
+    const int negated = is_negated(step, 1);
+    if (negated) return negated < 0 ? -1 : 0;
+    /* Before the first update the bias correction divides by zero: an error, which the plain rule raises. */
+    if (!((t.dtype.bits == 64 ? *(const double *)t.data : *(const float *)t.data) >= 0)) return 0;
+    if (own(table, step) || add_interval(table, t.data, t.dtype.bits / 8, 1, 0)) return -1;
     r->step = t.data;
     r->step_is_float64 = t.dtype.bits == 64;
     return 1;
@@ -322,12 +343,7 @@ static int read_row(Table *table, PyObject *param, PyObject *grad, PyObject *sta
     if (!describe(param, &p)) return 0;
     r->n = numel(&p);
     r->group = group;
-    if (!dtype_of(&p, &r->dtype) || !has_update(table, r) || !is_dense(&p)) {
-        int64_t reach = r->n > 0;
-        for (int d = 0; d < p.ndim && r->n; d++) reach += (p.shape[d] - 1) * p.strides[d];
-        return add_interval(table, p.data, reach * p.dtype.bits / 8, 1) ? -1 : 0;
-    }
-    if (add_interval(table, p.data, r->n * ITEM_SIZE[r->dtype], 1)) return -1;
+    if (!dtype_of(&p, &r->dtype) || !has_update(table, r) || !is_dense(&p)) return 0;
     if (!describe(grad, &g) || !same_layout(&g, &p) || (r->n && (!g.data || !p.data))) return 0;
     int negated = is_negated(grad, r->n);
     if (negated == 0) negated = is_negated(param, r->n);
@@ -339,10 +355,41 @@ static int read_row(Table *table, PyObject *param, PyObject *grad, PyObject *sta
     const int taken = read_buffers(table, entry, &p, r);
     if (taken != 1) return taken;
     if (own(table, param) || own(table, grad) || PyList_Append(table->written, param)) return -1;
-    if (add_interval(table, g.data, r->n * ITEM_SIZE[r->dtype], 0)) return -1;
+    const int64_t bytes = r->n * ITEM_SIZE[r->dtype];
+    if (add_interval(table, p.data, bytes, 1, 0) || add_interval(table, g.data, bytes, 0, 0)) return -1;
     table->n_elements += r->n;
     table->n_rows++;
     return 1;
+}
+
+/* Note the memory of a tensor of any kind that the plain rules use. 1 where it is on the CPU, 0 where there is none
+   there, -1 with an error set. */
+static int note_left(Table *table, PyObject *object, int written)
+{
+    tensor t;
+    if (!PyObject_TypeCheck(object, tensor_type)) return 0;
+    if (torch_api->tensor_from_py_object(object, &t) != 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (t.device.type != CPU_DEVICE) return 0;
+    int64_t reach = numel(&t) > 0;
+    for (int d = 0; d < t.ndim && reach; d++) reach += (t.shape[d] - 1) * t.strides[d];
+    const int64_t bytes = (reach * t.dtype.bits * t.dtype.lanes + 7) / 8;
+    return add_interval(table, (char *)t.data + t.byte_offset, bytes, written, 1) ? -1 : 1;
+}
+
+/* Note what the plain rules will read and write for a parameter. -1 with an error set. */
+static int note_all_left(Table *table, PyObject *param, PyObject *grad, PyObject *state)
+{
+    const int on_cpu = note_left(table, param, 1);
+    if (on_cpu != 1) return on_cpu;
+    if (note_left(table, grad, 0) < 0) return -1;
+    PyObject *entry = PyDict_GetItemWithError(state, param), *value;
+    if (!entry) return PyErr_Occurred() ? -1 : 0;
+    for (Py_ssize_t i = 0; PyDict_Check(entry) && PyDict_Next(entry, &i, NULL, &value);)
+        if (note_left(table, value, 1) < 0) return -1;
+    return 0;
 }
 
 static int leave(PyObject **rest, PyObject *group, PyObject *param, PyObject *grad)
@@ -354,7 +401,18 @@ static int leave(PyObject **rest, PyObject *group, PyObject *param, PyObject *gr
     return failed ? -1 : 0;
 }
 
-/* Every parameter of the group with a gradient: a row, or a line of `rest`. */
+/* A row for the parameter, or a line of `rest`. -1 with an error set. */
+static int read_pair(Table *table, PyObject *group, int index, PyObject *param, PyObject *grad, PyObject *state,
+                     int plain, PyObject **rest)
+{
+    const Py_ssize_t n_intervals = table->n_intervals;
+    const int taken = plain ? 0 : read_row(table, param, grad, state, index);
+    if (taken) return taken < 0 ? -1 : 0;
+    table->n_intervals = n_intervals;
+    return note_all_left(table, param, grad, state) || leave(rest, group, param, grad) ? -1 : 0;
+}
+
+/* Every parameter of the group with a gradient. */
 static int read_group(Table *table, PyObject *group, PyObject *state, double scale, int all_plain, PyObject **rest)
 {
     if (grow((void **)&table->groups, table->n_groups, &table->room_groups, sizeof(options))) return -1;
@@ -367,14 +425,11 @@ static int read_group(Table *table, PyObject *group, PyObject *state, double sca
         return -1;
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(params); i++) {
-        PyObject *param = PyList_GET_ITEM(params, i), *grad = PyObject_GetAttr(param, str_grad);
-        if (!grad) return -1;
-        int failed = 0;
-        if (grad != Py_None) {
-            const int taken = all_plain || !readable ? 0 : read_row(table, param, grad, state, index);
-            failed = taken < 0 || (taken == 0 && leave(rest, group, param, grad));
-        }
-        Py_DECREF(grad);
+        PyObject *param = Py_NewRef(PyList_GET_ITEM(params, i)), *grad = PyObject_GetAttr(param, str_grad);
+        const int failed = !grad || (grad != Py_None && read_pair(table, group, index, param, grad, state,
+                                                                  all_plain || !readable, rest));
+        Py_XDECREF(grad);
+        Py_DECREF(param);
         if (failed) return -1;
     }
     return 0;
@@ -411,7 +466,7 @@ static PyObject *table_read(Table *table, PyObject *const *args, Py_ssize_t n_ar
     table->rule = PyLong_AsLong(args[0]) == SGD ? SGD : ADAM;
     PyObject *rest = NULL;
     int failed = read_groups(table, args[1], args[2], args[3], 0, &rest);
-    const int overlap = failed ? -1 : overlaps(table);
+    const int overlap = failed ? -1 : table->n_rows ? overlaps(table) : 0;
     if (overlap == 1) {
         Py_CLEAR(rest);
         failed = read_groups(table, args[1], args[2], args[3], 1, &rest);
@@ -433,6 +488,20 @@ static int room_for_sums(Table *table, int64_t n)
 }
 
 static int useful_threads(const Table *table, long threads) { return table->n_elements < PARALLEL_FROM ? 1 : (int)threads; }
+
+/* Give up the GIL for a long run; `come_back` takes it again. */
+static PyThreadState *let_others_run(Table *table)
+{
+    if (table->n_elements < RELEASE_GIL_FROM) return NULL;
+    table->busy = 1;
+    return PyEval_SaveThread();
+}
+
+static void come_back(Table *table, PyThreadState *gil)
+{
+    if (gil) PyEval_RestoreThread(gil);
+    table->busy = 0;
+}
 
 static PyObject *group_sums(const Table *table)
 {
@@ -472,14 +541,15 @@ static PyObject *table_run(Table *table, PyObject *const *args, Py_ssize_t n_arg
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "run(threads, measure): threads must be at least 1");
         return NULL;
     }
+    if (table->busy) return clear(table), NULL;
     const int64_t blocks = number_blocks(table->rows, table->n_rows);
     if (measure && room_for_sums(table, blocks * 3)) return NULL;
     squares *sums = measure ? (squares *)table->sums : NULL;
     for (Py_ssize_t i = 0; i < table->n_rows; i++)
         prepare(table->rows + i, table->groups + table->rows[i].group);
-    PyThreadState *gil = table->n_elements < RELEASE_GIL_FROM ? NULL : PyEval_SaveThread();
+    PyThreadState *gil = let_others_run(table);
     update_rows(current, table->rule, table->rows, table->n_rows, table->groups, useful_threads(table, threads), sums);
-    if (gil) PyEval_RestoreThread(gil);
+    come_back(table, gil);
     PyObject *measured = measure ? group_sums(table) : Py_NewRef(Py_None);
     PyObject *written = Py_NewRef(table->written);
     if (!measured || clear(table)) {
@@ -518,11 +588,11 @@ static int read_gradients(Table *table, PyObject *group, int index, PyObject **r
         return -1;
     }
     for (Py_ssize_t j = 0; j < PyList_GET_SIZE(params); j++) {
-        PyObject *param = PyList_GET_ITEM(params, j), *grad = PyObject_GetAttr(param, str_grad);
-        if (!grad) return -1;
-        const int taken = grad == Py_None ? 1 : read_gradient(table, grad, index);
+        PyObject *param = Py_NewRef(PyList_GET_ITEM(params, j)), *grad = PyObject_GetAttr(param, str_grad);
+        const int taken = !grad ? -1 : grad == Py_None ? 1 : read_gradient(table, grad, index);
         const int failed = taken < 0 || (taken == 0 && leave(rest, group, param, grad));
-        Py_DECREF(grad);
+        Py_XDECREF(grad);
+        Py_DECREF(param);
         if (failed) return -1;
     }
     return 0;
@@ -563,15 +633,25 @@ static PyObject *table_grad_squares(Table *table, PyObject *const *args, Py_ssiz
     for (Py_ssize_t i = 0; !failed && i < n_groups; i++)
         failed = read_gradients(table, PyList_GET_ITEM(args[0], i), (int)i, &rest);
     if (!failed && room_for_sums(table, number_blocks(table->rows, table->n_rows)) == 0) {
-        PyThreadState *gil = table->n_elements < RELEASE_GIL_FROM ? NULL : PyEval_SaveThread();
+        PyThreadState *gil = let_others_run(table);
         measure_rows(current, table->rows, table->n_rows, useful_threads(table, threads), table->sums);
-        if (gil) PyEval_RestoreThread(gil);
+        come_back(table, gil);
         sums = squares_by_group(table, n_groups);
     }
     if (sums && clear(table) == 0) return Py_BuildValue("NN", sums, rest ? rest : Py_NewRef(Py_None));
     Py_XDECREF(sums);
     Py_XDECREF(rest);
+    clear(table);
     return NULL;
+}
+
+PyDoc_STRVAR(forget_doc, "forget()\n\nLet go of what was read.");
+
+static PyObject *table_forget(Table *table, PyObject *ignored)
+{
+    (void)ignored;
+    if (clear(table)) return NULL;
+    Py_RETURN_NONE;
 }
 
 /* ---- the type and the module ---- */
@@ -619,13 +699,14 @@ static PyMethodDef table_methods[] = {
     {"read", FASTCALL(table_read), read_doc},
     {"run", FASTCALL(table_run), run_doc},
     {"grad_squares", FASTCALL(table_grad_squares), norm_doc},
+    {"forget", (PyCFunction)table_forget, METH_NOARGS, forget_doc},
     {NULL},
 };
 
 static PyTypeObject table_type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "optim_core._kernel.Table",
-    .tp_doc = "Rows of pointers into an optimizer's tensors, for one step at a time. Not for several threads at once.",
+    .tp_doc = "Rows of pointers into an optimizer's tensors, for one step at a time, in one thread at a time.",
     .tp_basicsize = sizeof(Table),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = table_new,
