@@ -32,6 +32,9 @@ class Adam(RuleOptimizer):
     Raises ValueError with torch's words for a value out of its range, and for capturable or differentiable=True;
     RuntimeError where foreach and fused are both True, and in `step` for a sparse gradient. Options of a single
     param group are not checked, as in torch.
+
+    Known disagreement of the native kernel with torch: with beta1 = 0 the sign of a zero in exp_avg, which in torch
+    depends on the element's place.
     """
 
     rule = "ADAM"

@@ -87,7 +87,7 @@ TARGET static void NAME(adam)(const row *r, const options *o, int64_t start, int
     STORED *largest = o->amsgrad ? (STORED *)r->buffers[2] + start : 0;
     const NAME(adam_scalars) s = {
         (REAL)r->scale, (REAL)(1 - o->lr * o->weight_decay), (REAL)o->weight_decay, (REAL)(1 - o->beta1),
-        (REAL)o->beta2, (REAL)(1 - o->beta2), (REAL)r->bias_correction2_sqrt, (REAL)o->eps, (REAL)r->step_size};
+        (REAL)o->beta2, (REAL)(1 - o->beta2), (REAL)r->bias_correction2_sqrt, ROUNDED((REAL)o->eps), (REAL)r->step_size};
     const enum decay decay = decay_of(o);
     switch (decay * 2 + o->amsgrad) {
     case 0: NAME(adam_loop)(param, grad, exp_avg, exp_avg_sq, largest, n, s, NO_DECAY, 0); break;

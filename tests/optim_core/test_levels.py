@@ -1,0 +1,124 @@
+"""The kernel's instruction sets: one result where they fuse, torch's where they don't, and the one that torch uses."""
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+import optim_core
+from optim_core import native
+from tests.optim_core.cases import CASES, Case, build, run
+from tests.optim_core.pairs import Bits, assert_equal, level, make, needs_kernel, written
+
+ROOT = Path(__file__).parents[2]
+SIZES = (*range(1, 71), 4095, 4096, 4097, 3 * 4096 + 5)
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+LEVELS = () if native.kernel is None else native.kernel.levels
+
+
+@cache
+def tails(dtype: torch.dtype) -> tuple[list[Tensor], list[list[Tensor | None]]]:
+    """Values of every size around a vector and a block, and gradients for five steps with what is not a number."""
+    rng = torch.Generator().manual_seed(7)
+    values = [torch.randn(size, generator=rng).to(dtype) for size in SIZES]
+    rows: list[list[Tensor | None]] = []
+    for step in range(5):
+        scale = 10.0 ** torch.randint(-5, 3, (len(SIZES),), generator=rng)
+        row = [torch.randn(size, generator=rng) * scale[index] for index, size in enumerate(SIZES)]
+        for index, bad in enumerate((torch.nan, torch.inf, -torch.inf, -0.0, 1e-42)):
+            row[10 * index + step][-1] = bad
+        rows.append([None if (step + index) % 9 == 8 else grad.to(dtype) for index, grad in enumerate(row)])
+    return values, rows
+
+
+def trained(case: Case, dtype: torch.dtype, name: str) -> Bits:
+    values, rows = tails(dtype)
+    params = [Parameter(value.clone()) for value in values]
+    optimizer = build(case, params, ours=True)
+    with level(name):
+        run(optimizer, params, rows)
+    return written(optimizer, params)
+
+
+@needs_kernel
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_levels_that_fuse_give_the_same_bits(case: Case, dtype: torch.dtype) -> None:
+    first, *others = [name for name in LEVELS if name != "portable"] or LEVELS
+    expected = trained(case, dtype, first)
+    for other in others:
+        assert_equal(trained(case, dtype, other), expected)
+
+
+@needs_kernel
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_all_levels_sum_squares_alike(dtype: torch.dtype) -> None:
+    results = []
+    for name in LEVELS:
+        params = [Parameter(torch.randn(3 * 4096 + 5, generator=torch.Generator().manual_seed(1)).to(dtype))]
+        params[0].grad = params[0].detach() * 3
+        optimizer = make("native", "Adam", params)
+        with level(name):
+            optimizer.step()
+            optimizer.clip_grad_norm(1.0)
+            sums, left = optimizer._table.grad_squares(optimizer.param_groups, 1)
+        assert left is None
+        results.append(sums)
+    assert results[0][0] == pytest.approx(float((params[0].grad.double() ** 2).sum()), rel=1e-12)
+    assert all(sums == results[0] for sums in results)
+
+
+def in_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Python in the repository with another environment; TRAIND_KERNEL of this process is not handed on."""
+    env = {key: value for key, value in os.environ.items() if key not in {"TRAIND_KERNEL", "ATEN_CPU_CAPABILITY"}}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=env | environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+BACKEND = ("-W", "error", "-c", "import optim_core; print(optim_core.backend())")
+
+
+@needs_kernel
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("environment", "backend"),
+    [
+        ({"ATEN_CPU_CAPABILITY": "default"}, "native (portable)"),
+        ({"ATEN_CPU_CAPABILITY": "avx2"}, "native (avx2)"),
+        ({"TRAIND_KERNEL": "torch"}, "torch"),
+        ({"TRAIND_KERNEL": "torch", "ATEN_CPU_CAPABILITY": "default"}, "torch"),
+    ],
+    ids=str,
+)
+def test_the_bits_are_torchs_at_the_level_torch_uses(environment: dict[str, str], backend: str) -> None:
+    if "avx2" not in LEVELS:
+        backend = backend.replace("avx2", "portable")
+    assert in_process(*BACKEND, **environment).stdout.strip() == backend
+    files = [f"tests/optim_core/test_{name}.py" for name in ("parity", "state_dict")]
+    done = in_process("-m", "pytest", "-q", "-p", "no:cacheprovider", *files, **environment)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
+    assert "skipped: 0" in done.stdout
+
+
+def test_where_there_is_a_compiler_the_kernel_is_built_and_takes_torchs_level() -> None:
+    if os.environ.get("TRAIND_KERNEL") == "torch":
+        assert optim_core.backend() == "torch"
+    elif os.environ.get("CI") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang"):
+        expected = {"AVX512": "avx512", "AVX2": "avx2"}.get(torch.backends.cpu.get_cpu_capability(), "portable")
+        assert optim_core.backend() == f"native ({expected})"
+
+
+@needs_kernel
+def test_a_level_that_this_processor_lacks_is_an_error() -> None:
+    assert native.kernel is not None
+    with pytest.raises(ValueError, match="this processor has no level 'avx1024'"):
+        native.kernel.use("avx1024")
+    assert native.kernel.levels[-1] == "portable"
