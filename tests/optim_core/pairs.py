@@ -36,10 +36,12 @@ def make(who: str, kind: str, params: Any, **options: Any) -> torch.optim.Optimi
 def bits_of(value: Tensor, *, signed_zero: bool = True) -> Tensor:
     """The elements as integers, all NaNs as one: NaN is NaN, and -0 is not 0 unless told so."""
     flat = real(value.detach()).clone()
+    if not flat.is_floating_point():
+        return flat
     if not signed_zero:
         flat[flat == 0] = 0
     flat[flat.isnan()] = torch.nan
-    return flat.contiguous().view(INTEGERS[flat.element_size()]) if flat.is_floating_point() else flat
+    return flat.contiguous().view(INTEGERS[flat.element_size()])
 
 
 def written(optimizer: torch.optim.Optimizer, params: list[Parameter], *, signed_zero: bool = True) -> Bits:

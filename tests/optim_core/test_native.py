@@ -168,7 +168,7 @@ def test_an_option_of_a_group_that_cannot_be_is_the_plain_rules_error(kind: str,
         optimizer.param_groups[0].update(option)
         try:
             optimizer.step()
-        except Exception as found:  # noqa: BLE001, whatever it is
+        except Exception as found:
             return type(found), str(found)
         return written(optimizer, [param])
 
