@@ -35,6 +35,14 @@ OTHERS = """
 | `TRAIND_DATA_DIR` | Data folder of `traind up`, and where the CLI looks for a local service. Default: \
 /var/lib/traind as root, else traind in the user's data folder. |
 
+## Of the optimizers
+
+| variable | meaning |
+|---|---|
+| `TRAIND_KERNEL` | `native` or `torch`: what updates parameters on the CPU, read once by each worker. Where it is not \
+set, the native kernel, or plain torch, with a warning, where that was not built; with `native` a worker that lacks it \
+does not start. A resume on another one is not bit-identical, and the attempt says so. |
+
 ## Of docker-compose.yml
 
 | variable | meaning |

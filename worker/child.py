@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import json
 import os
 import signal
@@ -32,11 +33,23 @@ def main(job: str, link: Connection, death: Connection, log_path: str) -> None:
 
 
 def look_around(link: Connection, device: str) -> None:
-    """The throw-away child: says what a trainer would find, {"preloaded": bool, "gpus": int}."""
-    torch = sys.modules.get("torch")
-    preloaded = torch is not None and "worker.preload" in sys.modules
-    gpus = torch.cuda.device_count() if torch is not None and device == "cuda" else 0
-    link.send_bytes(json.dumps({"preloaded": preloaded, "gpus": gpus}).encode())
+    """The throw-away child: says what a trainer would find, {"preloaded": bool, "gpus": int, "reason": str or None}.
+
+    `reason`: why nothing was preloaded.
+    """
+    preloaded = "worker.preload" in sys.modules
+    reason = None if preloaded else _why_not()
+    gpus = sys.modules["torch"].cuda.device_count() if preloaded and device == "cuda" else 0
+    link.send_bytes(json.dumps({"preloaded": preloaded, "gpus": gpus, "reason": reason}).encode())
+
+
+def _why_not() -> str | None:
+    """The error that the fork server has kept to itself."""
+    try:
+        importlib.import_module("worker.preload")
+    except ImportError as error:
+        return str(error)
+    return None
 
 
 def _detach() -> None:

@@ -176,7 +176,8 @@ def warm_up(device: str) -> None:
         found = {}
     process.join(5.0)
     if not found.get("preloaded"):
-        raise WarmUpFailed("the fork server cannot import what a trainer needs; `python -m worker.training` says why")
+        why = found.get("reason") or "`python -m worker.training` says why"
+        raise WarmUpFailed(f"the fork server cannot import what a trainer needs: {why}")
     if device == "cuda" and not found["gpus"]:
         raise WarmUpFailed("no GPU is visible to torch here; check CUDA_VISIBLE_DEVICES, or start with --device cpu")
 

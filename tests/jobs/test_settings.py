@@ -54,5 +54,13 @@ def test_queues_follow_the_device(
     assert Settings().worker_queues == expected
 
 
+@pytest.mark.parametrize("value", ["native", "torch", ""])
+def test_the_kernel_is_no_setting_but_on_the_page(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """optim_core reads it by itself, when it is imported."""
+    monkeypatch.setenv("TRAIND_KERNEL", value)
+    assert "kernel" not in Settings().model_dump()
+    assert "| `TRAIND_KERNEL` | `native` or `torch`:" in document()
+
+
 def test_every_setting_says_what_it_means() -> None:
     assert not [name for name, field in Settings.model_fields.items() if not field.description]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -65,6 +66,17 @@ def test_told_twice(numbers: list[signal.Signals], code: int) -> None:
         for number in numbers[1:]:
             process.send_signal(number)
         assert process.wait(PATIENT) == code
+
+
+def test_a_kernel_that_is_not_there_stops_it_at_start() -> None:
+    urls = {"TRAIND_DATABASE_URL": "postgresql:///nowhere", "TRAIND_REDIS_URL": "redis://nowhere"}
+    command = [sys.executable, "-m", "worker"]
+    environment = os.environ | urls | {"TRAIND_KERNEL": "fast"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr.endswith("TRAIND_KERNEL='fast': it must be one of native, torch, or unset\n")
+    assert "Traceback" not in done.stderr
 
 
 def test_without_servers_it_says_what_to_do() -> None:
