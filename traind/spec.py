@@ -437,6 +437,9 @@ class Training(Part):
     """Steps between checkpoints; only the last step's where it is not given."""
     log_every: Count = 1
     """Steps per recorded point of the training metrics; a point is the mean over its steps."""
+    telemetry_every: Count | None = None
+    """Steps between measurements of the optimizer, for each param group: the norms of gradient and update, the update's
+    ratio to the weights, quantiles of Adam's effective rate. Nothing is measured where it is not given."""
     grad_clip_norm: Annotated[Float, Field(gt=0, le=LARGEST)] | None = None
     """Largest global L2 norm of the gradient, as torch.nn.utils.clip_grad_norm_."""
     early_stopping: EarlyStopping | None = None

@@ -61,6 +61,32 @@ SECTIONS: dict[str, list[type[spec.Part]]] = {
     "the whole": [spec.JobSpec],
 }
 
+METRICS = """\
+## Metrics
+
+What a job records. The keys of the rates and those of `optimizer/` stand for the default param group, and end in `/1`
+for the first entry of `param_groups`, `/2` for the second and so on: `lr/1`, `optimizer/update_ratio/1`.
+
+| key | recorded | value |
+|---|---|---|
+| `train/loss` | every `log_every` steps | Mean over these steps. |
+| `train/accuracy` | every `log_every` steps | Of the samples trained on, mean over these steps; classes only. |
+| `grad_norm` | every `log_every` steps, with `grad_clip_norm` | L2 norm of the whole gradient before clipping, mean \
+over these steps. |
+| `lr` | every `log_every` steps | Learning rate of the last of them. |
+| `val/loss` | every evaluation | Mean over the validation samples. |
+| `val/accuracy` | every evaluation | Of the validation samples; classes only. |
+| `optimizer/grad_norm` | every `telemetry_every` steps | L2 norm of the group's gradients in that step, before \
+clipping and without weight decay. |
+| `optimizer/update_norm` | every `telemetry_every` steps | L2 norm of what the step changed in the group's \
+parameters, weight decay included. |
+| `optimizer/update_ratio` | every `telemetry_every` steps | That norm over the L2 norm of the parameters before the \
+step; 1e-3 or so is usual. NaN where all of them were 0. |
+| `optimizer/rate_p05`, `optimizer/rate_p50`, `optimizer/rate_p95` | every `telemetry_every` steps, Adam | Quantiles \
+of the effective rate lr / (1 - beta1^t) / (sqrt(v) / sqrt(1 - beta2^t) + eps), by which Adam multiplies its first \
+moment, over an even sample of the group's elements; with `amsgrad`, v is the largest so far. |
+"""
+
 
 def document() -> str:
     """The page's text."""
@@ -68,6 +94,7 @@ def document() -> str:
     for title, classes in SECTIONS.items():
         parts.append(f"## {title[0].upper()}{title[1:]}\n")
         parts += [_part(cls) for cls in classes]
+    parts.append(METRICS)
     return "\n".join(parts)
 
 

@@ -22,8 +22,8 @@ MAX_NAMES_IN_MESSAGE = 40
 class ParamGroup:
     """Parameters with one set of options, named and complete as torch's optimizer takes them."""
 
-    lr_key: str
-    """Metric key of its learning rate: "lr" for the default group, "lr/1" for the spec's first group and so on."""
+    metric_suffix: str
+    """How the keys of its metrics end: "" for the default group ("lr"), "/1" for the spec's first ("lr/1"), ..."""
     params: tuple[str, ...]
     options: dict[str, Any]
 
@@ -43,11 +43,11 @@ def param_groups(optimizer: Optimizer, names: Sequence[str]) -> tuple[ParamGroup
             problems.append(Problem(f"/optimizer/param_groups/{index}/params", "rule", reason))
         left = [name for name in left if name not in taken]
         groups.append(
-            ParamGroup(f"lr/{index + 1}", taken, base | group.model_dump(exclude={"params"}, exclude_none=True))
+            ParamGroup(f"/{index + 1}", taken, base | group.model_dump(exclude={"params"}, exclude_none=True))
         )
     if problems:
         raise InvalidSpec(problems)
-    default = [ParamGroup("lr", tuple(left), base)] if left else []
+    default = [ParamGroup("", tuple(left), base)] if left else []
     return (*default, *groups)
 
 

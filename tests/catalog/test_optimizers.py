@@ -15,7 +15,7 @@ NAMES = ["1.weight", "1.bias", "3.weight", "3.bias"]
 
 def test_without_groups_all_parameters_have_the_optimizers_options() -> None:
     (group,) = param_groups(Sgd(name="sgd", lr=0.1, momentum=0.9), NAMES)
-    assert group.lr_key == "lr"
+    assert group.metric_suffix == ""
     assert group.params == tuple(NAMES)
     assert group.options == {
         "lr": 0.1,
@@ -34,16 +34,16 @@ def test_the_first_matching_group_wins_and_the_rest_stays_with_the_default() -> 
         param_groups=(AdamGroup(params="*.bias", weight_decay=0.0), AdamGroup(params="3.*", lr=1e-4)),
     )
     default, biases, head = param_groups(optimizer, NAMES)
-    assert (default.lr_key, default.params) == ("lr", ("1.weight",))
-    assert (biases.lr_key, biases.params) == ("lr/1", ("1.bias", "3.bias"))
-    assert (head.lr_key, head.params) == ("lr/2", ("3.weight",))
+    assert (default.metric_suffix, default.params) == ("", ("1.weight",))
+    assert (biases.metric_suffix, biases.params) == ("/1", ("1.bias", "3.bias"))
+    assert (head.metric_suffix, head.params) == ("/2", ("3.weight",))
     assert (biases.options["weight_decay"], biases.options["lr"]) == (0.0, 1e-3)
     assert (head.options["weight_decay"], head.options["lr"]) == (0.1, 1e-4)
 
 
 def test_no_default_group_where_nothing_is_left() -> None:
     groups = param_groups(Sgd(name="sgd", param_groups=(SgdGroup(params="*"),)), NAMES)
-    assert [group.lr_key for group in groups] == ["lr/1"]
+    assert [group.metric_suffix for group in groups] == ["/1"]
 
 
 @given(st.lists(st.sampled_from(["*", "*.bias", "*.weight", "1.*", "3.bias", "[13].weight", "2.*"]), max_size=5))

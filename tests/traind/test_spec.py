@@ -34,6 +34,7 @@ def test_a_minimal_spec_has_every_default() -> None:
     spec = JobSpec.model_validate(MINIMAL)
     assert spec.training.epochs == 10
     assert spec.training.batch_size == 32
+    assert spec.training.telemetry_every is None
     assert spec.schedule.name == "constant"
     assert (spec.resources.queue, spec.resources.device, spec.resources.max_attempts) == ("default", "auto", 3)
     assert spec.version == 1
@@ -74,7 +75,7 @@ def test_json_there_and_back() -> None:
             "model": {"name": "sequential", "layers": [{"type": "linear", "out_features": 1}]},
             "optimizer": {"name": "sgd", "momentum": 0.9, "param_groups": [{"params": "*.bias", "lr": 0.0}]},
             "schedule": {"name": "step", "step_size": 3},
-            "training": {"steps": 5, "batch_size": "full", "early_stopping": {"patience": 2}},
+            "training": {"steps": 5, "batch_size": "full", "telemetry_every": 2, "early_stopping": {"patience": 2}},
             "resources": {"priority": -3, "max_runtime_seconds": 60},
         }
     )
@@ -161,6 +162,14 @@ def test_json_there_and_back() -> None:
         (with_part("training", {"steps": 2**31}), "/training/steps", "less than or equal to 2147483647"),
         (with_part("training", {"seed": 10**400}), "/training/seed", ""),
         (with_part("training", {"grad_clip_norm": 0}), "/training/grad_clip_norm", "greater than 0"),
+        (with_part("training", {"telemetry_every": 0}), "/training/telemetry_every", "greater than or equal to 1"),
+        (with_part("training", {"telemetry_every": -1}), "/training/telemetry_every", "greater than or equal to 1"),
+        (with_part("training", {"telemetry_every": True}), "/training/telemetry_every", "valid integer"),
+        (with_part("training", {"telemetry_every": "10"}), "/training/telemetry_every", "valid integer"),
+        (with_part("training", {"telemetry_every": 10.0}), "/training/telemetry_every", "valid integer"),
+        (with_part("training", {"telemetry_every": 2**31}), "/training/telemetry_every", "less than or equal to"),
+        (with_part("training", {"telemetry_every": 10**400}), "/training/telemetry_every", ""),
+        (with_part("training", {"telemetry_every": [1]}), "/training/telemetry_every", "valid integer"),
         (with_part("training", {"shuffle": 1}), "/training/shuffle", "valid boolean"),
         (with_part("resources", {"priority": 101}), "/resources/priority", "less than or equal to 100"),
         (with_part("resources", {"queue": "a b"}), "/resources/queue", "match pattern"),

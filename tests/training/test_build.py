@@ -26,7 +26,7 @@ def test_sgd_with_its_options() -> None:
     assert isinstance(optimizer, optim_core.SGD)
     (group,) = optimizer.param_groups
     assert group["params"] == list(model.parameters())
-    asked = {"lr": 0.2, "initial_lr": 0.2, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "lr_key": "lr"}
+    asked = {"lr": 0.2, "initial_lr": 0.2, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "metric_suffix": ""}
     assert asked.items() <= group.items()
 
 
@@ -39,6 +39,6 @@ def test_adam_with_groups() -> None:
     default, biases = optimizer.param_groups
     assert [p.shape for p in default["params"]] == [(2, 3)]
     assert [p.shape for p in biases["params"]] == [(2,)]
-    assert (default["lr"], default["betas"], default["lr_key"]) == (1e-3, (0.9, 0.999), "lr")
-    assert (biases["lr"], biases["betas"], biases["lr_key"]) == (0.5, (0.1, 0.2), "lr/1")
+    assert (default["lr"], default["betas"], default["metric_suffix"]) == (1e-3, (0.9, 0.999), "")
+    assert (biases["lr"], biases["betas"], biases["metric_suffix"]) == (0.5, (0.1, 0.2), "/1")
     assert default["decoupled_weight_decay"] is biases["decoupled_weight_decay"] is True

@@ -22,7 +22,7 @@ from worker.training.outbox import Outbox
 
 
 def recorder(log_every: int = 1, *, accuracy: bool = False) -> Recorder:
-    groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": 0.5, "lr_key": "lr", "initial_lr": 0.5}]
+    groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": 0.5, "metric_suffix": "", "initial_lr": 0.5}]
     optimizer = torch.optim.SGD(groups)
     return Recorder(optimizer, started=perf_counter(), log_every=log_every, accuracy=accuracy, grad_norm=False)
 
@@ -90,6 +90,21 @@ def test_the_best_is_the_first_of_the_best() -> None:
         "last": {"val/loss": 2.0, "val/accuracy": 0.7},
         "best": {"val/loss": {"value": 1.0, "step": 2}, "val/accuracy": {"value": 0.7, "step": 2}},
     }
+
+
+def test_telemetry_has_points_of_its_own_and_no_best() -> None:
+    found = recorder(2)
+    for step in range(1, 7):
+        found.add(step, 1.0)
+        if step % 3 == 0:
+            found.add_telemetry(step, {"optimizer/update_norm": float(step), "optimizer/update_ratio": nan})
+    assert found.n_points == 3 * 2 + 2 * 2
+    metrics = taken(found)
+    assert (metrics.step0, metrics.step1) == (2, 6)
+    assert metrics.columns["optimizer/update_norm"]["steps"] == [3, 6]
+    assert metrics.columns["optimizer/update_norm"]["values"] == [3.0, 6.0]
+    last = {"train/loss": 1.0, "lr": 0.5, "optimizer/update_norm": 6.0, "optimizer/update_ratio": None}
+    assert metrics.summary == {"last": last, "best": {}}
 
 
 def test_better() -> None:

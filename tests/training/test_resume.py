@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 import torch
 
 from tests.training.scenario import Trained, files, trainer_job
+from worker.training.fingerprint import fingerprint, optimizer_backend
 from worker.training.messages import Checkpoint, Control, Message, Ready, Stopped
 
 CUT = 37
-"""Of 60 steps; inside an epoch where it has several steps, and no multiple of log_every or eval_every."""
+"""Of 60 steps; inside an epoch where it has several steps, and no multiple of what recurs every few steps."""
 
 MLP = {"name": "mlp", "hidden": [16, 8], "dropout": 0.3}
 CNN = {"name": "cnn", "channels": [4], "hidden": [8]}
@@ -71,6 +73,7 @@ GPU = [
 def parts_of(case: str) -> dict[str, Any]:
     parts = CASES[case]
     training = {"steps": 60, "batch_size": 60, "log_every": 8, "eval_every": 11, "checkpoint_every": CUT, "seed": 5}
+    training["telemetry_every"] = 5
     return parts | {"training": training | parts.get("training", {})}
 
 
@@ -86,6 +89,7 @@ def test_resumed_equals_uninterrupted_to_the_bit(case: str, device: str, tmp_pat
     assert_same_end(whole, resumed)
     for key in whole.metric_keys():
         assert resumed.points(key) == {step: v for step, v in whole.points(key).items() if step > CUT}, key
+    assert min(resumed.points("optimizer/update_ratio")) == 40
 
 
 def assert_same_end(whole: Trained, resumed: Trained) -> None:
@@ -139,6 +143,38 @@ def test_another_thread_count_is_named(tmp_path: Path) -> None:
     parts["training"] |= {"threads": 2}
     resumed = Trained(trainer_job(tmp_path / "resumed", files(whole.checkpoint(CUT)), **parts))
     assert resumed.all(Ready)[0].differences == ["threads: was 1, is 2"]
+
+
+def test_another_kernel_is_named(tmp_path: Path) -> None:
+    """TRAIND_KERNEL is read once by a process, so the other one resumes in a process of its own."""
+    parts = parts_of("mlp, amsgrad, clip, groups, early stopping")
+    job = trainer_job(tmp_path / "whole", **parts)
+    cut = files(Trained(job).checkpoint(CUT))
+    spec = tmp_path / "spec.json"
+    spec.write_text(job.spec.model_dump_json())
+    command = [sys.executable, "-m", "worker.training", str(spec), "--out", str(tmp_path / "out")]
+    command += ["--resume", str(cut.model_path), str(cut.state_path)]
+    environment = os.environ | {"TRAIND_KERNEL": "torch"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    messages = [json.loads(line) for line in done.stdout.splitlines()]
+    here = optimizer_backend()
+    differences = [] if here == "torch" else [f"optimizer: was {here}, is torch"]
+    assert [m["differences"] for m in messages if m["type"] == "ready"] == [differences]
+    assert messages[-1]["state"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("backend", "recorded"),
+    [
+        ("native (avx2)", "native (avx2)"),
+        ("native (portable)", "native (portable)"),
+        ("torch", "torch"),
+        ("torch (not built: No module named 'optim_core._kernel')", "torch"),
+    ],
+)
+def test_why_a_kernel_is_missing_is_no_difference(monkeypatch: pytest.MonkeyPatch, backend: str, recorded: str) -> None:
+    monkeypatch.setattr("worker.training.fingerprint.backend", lambda: backend)
+    assert fingerprint(torch.device("cpu"), "")["optimizer"] == recorded
 
 
 SERVICE = ["sqlalchemy", "psycopg", "celery", "kombu", "redis", "fastapi", "alembic", "jobs.tables"]

@@ -136,13 +136,15 @@ def test_a_loss_that_explodes_is_an_outcome(tmp_path: Path) -> None:
     assert end.finished.summary["last"]["train/loss"] is None
 
 
-def test_a_gradient_that_explodes_under_a_finite_loss_names_its_tensor(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_gradient_that_explodes_under_a_finite_loss_names_its_tensor(tmp_path: Path, clip: float | None) -> None:
     """Weights as large as float32 allows: the product of two in the backward pass is too large for it."""
     parts: dict[str, Any] = {"dataset": {"name": "synthetic_regression", "n_samples": 100}}
     parts["model"] = {"name": "mlp", "hidden": [4], "activation": "leaky_relu"}
-    saved = Trained(trainer_job(tmp_path / "a", **parts, training={"steps": 1})).checkpoint(1)
+    clipped = {"grad_clip_norm": clip}
+    saved = Trained(trainer_job(tmp_path / "a", **parts, training={"steps": 1} | clipped)).checkpoint(1)
     tampered = _with_weights(saved, {"1.weight": 1e-20, "1.bias": 0.0, "3.weight": 1e37})
-    end = Trained(trainer_job(tmp_path / "b", tampered, **parts, training={"steps": 5, "eval_every": 5}))
+    end = Trained(trainer_job(tmp_path / "b", tampered, **parts, training={"steps": 5, "eval_every": 5} | clipped))
     error = end.finished.error
     assert error is not None
     assert (error["cause"], error["tensor"], error["step"]) == ("gradient", "1.weight", 2)

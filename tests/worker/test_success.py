@@ -20,6 +20,7 @@ from jobs.metrics import store
 from tests.worker.processes import Worker
 from tests.worker.service import BRIEF, LONG, Service, until
 from worker import health
+from worker.training.fingerprint import optimizer_backend
 
 pytestmark = pytest.mark.usefixtures("shared_worker")
 
@@ -51,6 +52,21 @@ def test_every_step_has_one_point(service: Service) -> None:
     assert list(series["train/loss"].steps) == list(range(1, 61))
     assert list(series["val/accuracy"].steps) == [46, 60]
     assert series["val/accuracy"].values[-1] == job.summary["last"]["val/accuracy"]
+
+
+def test_telemetry_is_stored_like_any_metric(service: Service) -> None:
+    groups = [{"params": "*.bias"}]
+    training = BRIEF["training"] | {"telemetry_every": 20}
+    spec = BRIEF | {"optimizer": {"name": "adam", "param_groups": groups}, "training": training}
+    job = service.wait_final(service.submit(spec))
+
+    keys = ["optimizer/update_ratio", "optimizer/rate_p95/1"]
+    with service.engine.connect() as conn:
+        series = store.read(conn, job.id, keys)
+    assert {key: list(series[key].steps) for key in keys} == {key: [20, 40, 60] for key in keys}
+    assert job.summary["last"]["optimizer/rate_p95/1"] == series["optimizer/rate_p95/1"].values[-1] > 0
+    (attempt,) = service.attempts(job.id)
+    assert attempt.fingerprint["optimizer"] == optimizer_backend()
 
 
 def test_the_checkpoint_loads_into_the_model(service: Service) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from optim_core import backend
 from traind.spec import Resolved
 from worker.training.errors import DeviceUnavailable
 
 Fingerprint = dict[str, Any]
-OPTIMIZER_BACKEND = "optim_core rules"
 
 
 def settle(resolved: Resolved) -> torch.device:
@@ -43,7 +43,7 @@ def fingerprint(device: torch.device, dataset_sha256: str) -> Fingerprint:
     found: Fingerprint = {
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "optimizer": OPTIMIZER_BACKEND,
+        "optimizer": optimizer_backend(),
         "device": device.type,
         "machine": platform.machine(),
         "cpu": cpu_model(),
@@ -61,6 +61,12 @@ def fingerprint(device: torch.device, dataset_sha256: str) -> Fingerprint:
             "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
         }
     return found
+
+
+def optimizer_backend() -> str:
+    """What updates parameters: "native (avx512)" or the like, or "torch", without why: that changes no bit."""
+    found = backend()
+    return "torch" if found.startswith("torch ") else found
 
 
 def differences(now: Fingerprint, then: Fingerprint) -> list[str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from math import isfinite
 
-from torch.nn.utils import clip_grad_norm_
-
 from worker.training.checkpoints import Checkpoints
 from worker.training.data import batches
 from worker.training.divergence import Divergence, check_parameters, check_step
@@ -15,6 +13,7 @@ from worker.training.messages import CheckpointKind, Control, Finished, Phase, R
 from worker.training.outbox import Emit, Outbox
 from worker.training.schedule import multiplier, set_rates
 from worker.training.session import Session, prepare
+from worker.training.telemetry import telemetry
 
 
 def train(job: TrainerJob, emit: Emit, control: Control) -> None:
@@ -62,12 +61,17 @@ def _steps(
         if classes:
             observed.append(count_correct(outputs, targets) / len(targets))
         if clip is not None:
-            observed.append(clip_grad_norm_(parameters, clip).item())
+            observed.append(optimizer.clip_grad_norm(clip).item())
         set_rates(optimizer, multiplier(spec.schedule, step, total_steps))
         recorder.add(step, *observed)
         norm_is_finite = clip is not None and isfinite(observed[-1])
         check_step(model, () if norm_is_finite else [p.grad for p in parameters], step, observed[0])
+        measured = training.telemetry_every is not None and step % training.telemetry_every == 0
+        if measured:
+            optimizer.measure_next_step()
         optimizer.step()
+        if measured:
+            recorder.add_telemetry(step, telemetry(optimizer))
         outbox.beat(step)
 
         last = step == total_steps

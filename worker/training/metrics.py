@@ -2,6 +2,7 @@
 
 A window covers steps aligned to multiples of log_every, not to attempts; an open one is part of a checkpoint. Its
 point stands at its last step and is the mean over its steps (the learning rates are those of its last step).
+Evaluations and telemetry are points of single steps.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Recorder:
         self._times: list[float] = []
         self._means: list[list[float]] = [[] for _ in self._keys]
         self._rates: list[list[float]] = [[] for _ in self._optimizer.param_groups]
-        self._evaluations: dict[str, tuple[list[int], list[float], list[float]]] = {}
+        self._singles: dict[str, tuple[list[int], list[float], list[float]]] = {}
 
     def add(self, step: int, *observed: float) -> None:
         """One training step: loss, then accuracy and gradient norm where they are recorded."""
@@ -68,16 +69,24 @@ class Recorder:
 
     def add_evaluation(self, step: int, values: dict[str, float]) -> None:
         """One evaluation's values, by metric key; the best finite one is kept in the summary."""
-        now = perf_counter() - self._started
+        self._add_singles(step, values)
         for key, value in values.items():
-            steps, times, column = self._evaluations.setdefault(key, ([], [], []))
-            steps.append(step)
-            times.append(now)
-            column.append(value)
-            self.n_points += 1
             best = self._summary["best"].get(key)
             if isfinite(value) and (best is None or better(key, value, best["value"])):
                 self._summary["best"][key] = {"value": value, "step": step}
+
+    def add_telemetry(self, step: int, values: dict[str, float]) -> None:
+        """What the optimizer did in one step, by metric key; the best of it is no news."""
+        self._add_singles(step, values)
+
+    def _add_singles(self, step: int, values: dict[str, float]) -> None:
+        now = perf_counter() - self._started
+        for key, value in values.items():
+            steps, times, column = self._singles.setdefault(key, ([], [], []))
+            steps.append(step)
+            times.append(now)
+            column.append(value)
+        self.n_points += len(values)
 
     def take(self) -> Metrics | None:
         """All points since the last time, or None where there are none."""
@@ -89,7 +98,7 @@ class Recorder:
             for key, values in (*zip(self._keys, self._means, strict=True), *self._rate_columns())
             if values
         }
-        for key, (steps, at, values) in self._evaluations.items():
+        for key, (steps, at, values) in self._singles.items():
             columns[key] = {"steps": steps, "times": [round(time, 6) for time in at], "values": values}
         for key, column in columns.items():
             value = column["values"][-1]
@@ -101,7 +110,7 @@ class Recorder:
 
     def _rate_columns(self) -> list[tuple[str, list[float]]]:
         groups = self._optimizer.param_groups
-        return [(group["lr_key"], rates) for group, rates in zip(groups, self._rates, strict=True)]
+        return [(f"lr{group['metric_suffix']}", rates) for group, rates in zip(groups, self._rates, strict=True)]
 
     def summary(self) -> Summary:
         """A copy of the last values taken and the best evaluations so far."""

@@ -7,7 +7,6 @@ from time import perf_counter
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from jobs.catalog.datasets import facts
 from worker.training.data import Data, load_data
@@ -18,7 +17,7 @@ from worker.training.fingerprint import Fingerprint, differences, fingerprint, s
 from worker.training.messages import TrainerJob
 from worker.training.metrics import Recorder
 from worker.training.models import build_model
-from worker.training.optimizer import build_optimizer
+from worker.training.optimizer import Optimizer, build_optimizer
 from worker.training.state import Document, restore
 
 
