@@ -11,7 +11,7 @@ from optim_core.base import Left, RuleOptimizer, number
 from optim_core.rules import adam_update, ieee_sqrt
 from optim_core.telemetry import QUANTILES
 
-SAMPLE = 4096
+SAMPLE = 2048
 """Elements of a group, about, whose rates `rate_quantiles` looks at."""
 
 
@@ -115,7 +115,7 @@ class Adam(RuleOptimizer):
         if not entries:
             return None
         (beta1, beta2), lr = map(number, group["betas"]), number(group["lr"])
-        every = max(1, sum(entry["exp_avg_sq"].numel() for entry in entries) // SAMPLE)
+        every = -(-sum(entry["exp_avg_sq"].numel() for entry in entries) // SAMPLE)
         rates = []
         for entry in entries:
             second = entry["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]

@@ -18,7 +18,7 @@ class GroupTelemetry:
     """L2 norm of the parameters before the step."""
     rate_quantiles: tuple[float, ...] | None = None
     """Adam: the `QUANTILES` of the effective rate, lr / (1 - beta1^t) / (sqrt(v) / sqrt(1 - beta2^t) + eps), over an
-    even sample of the group's elements (4,096 about, at least one of each parameter); None for SGD."""
+    even sample of the group's elements (2,048 at most, but one of each parameter); None for SGD."""
 
     @property
     def update_ratio(self) -> float:
