@@ -192,6 +192,7 @@ static int by_start(const void *a, const void *b)
    error set. What is left keeps its order. The answer "no" is kept for a table of the same pointers. */
 static int overlaps(Table *table)
 {
+    if (table->n_intervals == 0) return 0;
     const size_t size = table->n_intervals * sizeof(interval);
     if (table->n_intervals == table->n_checked && memcmp(table->intervals, table->checked, size) == 0) return 0;
     while (table->room_sorted < table->n_intervals)

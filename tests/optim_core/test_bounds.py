@@ -70,7 +70,7 @@ def guarded(kind: str, options: dict[str, Any], dtype: torch.dtype) -> tuple[tor
     return optimizer, memories
 
 
-@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("n_threads", [1, 2], ids=["alone", "two threads"])
 @pytest.mark.parametrize("name", LEVELS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("kind", "options"), CASES, ids=str)
