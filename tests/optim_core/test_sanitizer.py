@@ -12,6 +12,7 @@ from tests.optim_core.builds import build, copy_sources, libraries, python
 COMPILER = os.environ.get("CC") or shutil.which("gcc")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(300),
     # In CI a missing compiler is a failure: tests/skips.py lets no such skip pass.
     pytest.mark.skipif(COMPILER is None, reason="there is no C compiler"),
 ]
