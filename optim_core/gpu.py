@@ -15,7 +15,6 @@ Triton (extra `gpu`) is imported when `available` is first called. With TRITON_I
 kernels on CPU tensors, and every tensor option counts as one on the device. `optim_core.base` calls this module,
 which checks nothing outside `takes`.
 """
-# ruff: noqa: PLR0917, kernels take their arguments by position
 
 from __future__ import annotations
 
@@ -24,18 +23,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from types import ModuleType
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
 from torch._prims_common import is_non_overlapping_and_dense_or_false
 from torch.autograd.graph import increment_version
 
-if TYPE_CHECKING:
-    import triton.language as tl
-
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 PLAIN = (Tensor, torch.nn.Parameter)
+DEVICES = {"cuda"} | ({"cpu"} if os.environ.get("TRITON_INTERPRET") == "1" else set())
 BLOCK = 1024
 """Elements that one program updates."""
 
@@ -64,7 +62,7 @@ class Row:
 
 def available() -> bool:
     """Whether Triton can be imported."""
-    return bool(_kernels())
+    return _kernels() is not None
 
 
 def takes(param: Tensor, grad: Tensor, state: Mapping[str, Tensor]) -> bool:
@@ -172,7 +170,7 @@ class GpuTable:
                     new.append((row, buffer))
             buffers.append(buffer)
             flags.append(flag)
-        for launch in _launches("_sgd_kernel", rows, flags, [(_pointer(buffer), 0, 0) for buffer in buffers]):
+        for launch in _launches("sgd_kernel", rows, flags, [(_pointer(buffer), 0, 0) for buffer in buffers]):
             scalars = _Scalars(SGD_SCALARS)
             launch.link(2, [scalars.row(id(row.group), _sgd_scalars, row.group) for row in launch.rows])
             self._update(launch, scalars, None, scale)
@@ -200,7 +198,7 @@ class GpuTable:
             largest = state["max_exp_avg_sq"].data_ptr() if flag & AMSGRAD else 0
             flags.append(flag)
             states.append((state["exp_avg"].data_ptr(), state["exp_avg_sq"].data_ptr(), largest))
-        launches = _launches("_adam_kernel", rows, flags, states)
+        launches = _launches("adam_kernel", rows, flags, states)
         for launch in launches:
             if launch.place.capturing and not all(map(_counts_on_device, launch.rows)):
                 raise RuntimeError("a captured graph would replay one bias correction; it needs capturable=True")
@@ -246,7 +244,7 @@ class GpuTable:
                 sent[::width].copy_(scale)
             if options is not None and options.values:
                 there = self._send_scalars("options", place, options)
-                _run("_adam_scalars_kernel", len(launch.rows), table, sent, there)
+                _run("adam_scalars_kernel", len(launch.rows), table, sent, there)
             _run(place.kernel, len(owners), table, owners, sent, place=place)
         increment_version([row.param for row in launch.rows])
 
@@ -259,7 +257,7 @@ class GpuTable:
         wide = any(grad.dtype == torch.float64 for grad in grads)
         sums: dict[torch.device, list[Tensor]] = {}
         rows = [Row(grad, grad, {}, {}) for grad in grads]
-        for launch in _launches("_squares_kernel", rows, [0] * len(rows), [(0, 0, 0)] * len(rows)):
+        for launch in _launches("squares_kernel", rows, [0] * len(rows), [(0, 0, 0)] * len(rows)):
             with _current(launch.place.device):
                 table, owners = self._send_table(launch)
                 sums.setdefault(launch.place.device, []).append(owners.new_empty(len(owners), dtype=torch.float64))
@@ -269,7 +267,7 @@ class GpuTable:
             norms.append(torch.empty((), dtype=torch.float64 if wide else torch.float32, device=device))
             with _current(device):
                 joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-                _run("_norm_kernel", 1, joined, norms[-1], len(joined))
+                _run("norm_kernel", 1, joined, norms[-1], len(joined))
         if len(norms) == 1:
             return norms[0]
         together = torch.stack([norm.to(norms[0].device, non_blocking=True) for norm in norms])
@@ -389,21 +387,13 @@ def _is_on(value: float | Tensor) -> bool:
 
 
 @cache
-def _kernels() -> dict[str, Any]:
-    """The functions below as Triton's, by name; none where it can't be imported.
-
-    Triton looks for `tl` and for what a kernel calls among the names of this module, so that is where they go.
-    """
+def _kernels() -> ModuleType | None:
+    """The kernels, or None where Triton can't be imported."""
     try:
-        import triton
-        import triton.language
+        from optim_core import gpu_kernels
     except Exception:  # whatever a broken install raises
-        return {}
-    helpers = (_address, _wide, _rounded, _divided, _root, _sgd_block, _adam_block)
-    kernels = (_sgd_kernel, _adam_kernel, _adam_scalars_kernel, _squares_kernel, _norm_kernel)
-    jitted = {function.__name__: triton.jit(function) for function in (*helpers, *kernels)}
-    globals().update(jitted, tl=triton.language)
-    return jitted
+        return None
+    return gpu_kernels
 
 
 @cache
@@ -417,168 +407,13 @@ def _interpreted() -> bool:
 
 def _run(kernel: str, n_programs: int, *arguments: Any, place: _Place | None = None) -> None:
     """Run a kernel. The compiler may contract nothing, so that each operation rounds as it is written."""
-    function, layout = _kernels()[kernel], {}
+    from triton import language
+
+    from optim_core import gpu_kernels
+
+    layout = {}
     if place is not None:
-        dtype = getattr(tl, str(place.dtype).removeprefix("torch."))
+        dtype = getattr(language, str(place.dtype).removeprefix("torch."))
         layout = {"dtype": dtype, "aligned": place.aligned, "size": BLOCK}
     if n_programs:
-        function[(n_programs,)](*arguments, **layout, enable_fp_fusion=False)
-
-
-def _address(entry: tl.tensor, column: tl.tensor, dtype: tl.constexpr, aligned: tl.constexpr) -> tl.tensor:
-    """What a tensor's row of the table points to; where known to be aligned, it is read 16 bytes at a time."""
-    pointer = tl.load(entry + column).to(tl.pointer_type(dtype))
-    return tl.multiple_of(pointer, 16) if aligned else pointer
-
-
-def _wide(x: tl.tensor) -> tl.tensor:
-    """In the type that is calculated in."""
-    return x if x.dtype == tl.float64 else x.to(tl.float32)
-
-
-def _rounded(x: tl.tensor, dtype: tl.constexpr) -> tl.tensor:
-    return x.to(dtype).to(x.dtype)
-
-
-def _divided(x: tl.tensor, y: tl.tensor) -> tl.tensor:
-    """x / y as IEEE rounds it; of float32, Triton's own / is an approximation, and so is its root."""
-    return tl.div_rn(x, y) if x.dtype == tl.float32 else x / y
-
-
-def _root(x: tl.tensor) -> tl.tensor:
-    return tl.sqrt_rn(x) if x.dtype == tl.float32 else tl.sqrt(x)
-
-
-# In the rules below, flags enter the masks as ends and signs as factors: the interpreter of Triton 3.9 makes numbers
-# of & between comparisons, and that of 3.7 makes -0 a 0.
-
-
-def _sgd_block(
-    entry: tl.tensor, row: tl.tensor, offsets: tl.tensor, end: tl.tensor, dtype: tl.constexpr, aligned: tl.constexpr
-) -> None:
-    flags = tl.load(entry + 3)
-    maximize, decay, has_momentum, first, nesterov = flags & 1, flags & 2, flags & 4, flags & 8, flags & 16
-    params, grads = _address(entry, 4, dtype, aligned) + offsets, _address(entry, 5, dtype, aligned) + offsets
-    buffers = _address(entry, 6, dtype, aligned) + offsets
-    p, g = _wide(tl.load(params, mask=offsets < end)), _wide(tl.load(grads, mask=offsets < end))
-    b = _wide(tl.load(buffers, mask=offsets < tl.where((flags & 12) == 4, end, 0)))
-    scale, weight_decay, momentum = tl.load(row).to(p.dtype), tl.load(row + 1).to(p.dtype), tl.load(row + 2).to(p.dtype)
-    one_minus_dampening, lr = tl.load(row + 3).to(p.dtype), tl.load(row + 4).to(p.dtype)
-
-    g = _rounded(g * scale, dtype)
-    g = tl.where(maximize != 0, g * -1.0, g)
-    g = tl.where(decay != 0, _rounded(tl.fma(weight_decay, p, g), dtype), g)
-    b = _rounded(tl.fma(one_minus_dampening, g, _rounded(b * momentum, dtype)), dtype)
-    b = tl.where(first != 0, g, b)
-    tl.store(buffers, b.to(dtype), mask=offsets < tl.where(has_momentum != 0, end, 0))
-    moved = tl.where(nesterov != 0, _rounded(tl.fma(momentum, b, g), dtype), b)
-    g = tl.where(has_momentum != 0, moved, g)
-    tl.store(params, tl.fma(lr * -1.0, g, p).to(dtype), mask=offsets < end)
-
-
-def _adam_block(
-    entry: tl.tensor, row: tl.tensor, offsets: tl.tensor, end: tl.tensor, dtype: tl.constexpr, aligned: tl.constexpr
-) -> None:
-    flags = tl.load(entry + 3)
-    maximize, decay, decoupled, amsgrad = flags & 1, flags & 2, flags & 32, flags & 64
-    params, grads = _address(entry, 4, dtype, aligned) + offsets, _address(entry, 5, dtype, aligned) + offsets
-    averages, squares = _address(entry, 6, dtype, aligned) + offsets, _address(entry, 7, dtype, aligned) + offsets
-    largests = _address(entry, 8, dtype, aligned) + offsets
-    p, g = _wide(tl.load(params, mask=offsets < end)), _wide(tl.load(grads, mask=offsets < end))
-    m, v = _wide(tl.load(averages, mask=offsets < end)), _wide(tl.load(squares, mask=offsets < end))
-    largest = _wide(tl.load(largests, mask=offsets < tl.where(amsgrad != 0, end, 0)))
-    scale, weight_decay, weight = tl.load(row).to(p.dtype), tl.load(row + 1).to(p.dtype), tl.load(row + 2).to(p.dtype)
-    beta2, one_minus_beta2, eps = (
-        tl.load(row + 3).to(p.dtype),
-        tl.load(row + 4).to(p.dtype),
-        tl.load(row + 5).to(p.dtype),
-    )
-    correction, step_size = tl.load(row + 6).to(p.dtype), tl.load(row + 7).to(p.dtype)
-
-    g = _rounded(g * scale, dtype)
-    g = tl.where(maximize != 0, g * -1.0, g)
-    p = tl.where(decoupled != 0, _rounded(p * tl.load(row + 8).to(p.dtype), dtype), p)
-    g = tl.where(decay != 0, _rounded(tl.fma(weight_decay, p, g), dtype), g)
-    near = tl.abs(weight) < 0.5  # torch's lerp goes from the nearer end
-    m = _rounded(tl.fma(tl.where(near, weight, weight - 1), g - m, tl.where(near, m, g)), dtype)
-    v = _rounded(tl.fma(one_minus_beta2 * g, g, _rounded(v * beta2, dtype)), dtype)
-    tl.store(averages, m.to(dtype), mask=offsets < end)
-    tl.store(squares, v.to(dtype), mask=offsets < end)
-    v = tl.where(amsgrad != 0, tl.maximum(v, largest, propagate_nan=tl.PropagateNan.ALL), v)
-    tl.store(largests, v.to(dtype), mask=offsets < tl.where(amsgrad != 0, end, 0))
-    denominator = _rounded(_rounded(_divided(_rounded(_root(v), dtype), correction), dtype) + eps, dtype)
-    tl.store(params, (p + _divided(step_size * -1.0 * m, denominator)).to(dtype), mask=offsets < end)
-
-
-def _sgd_kernel(
-    table: tl.tensor, owners: tl.tensor, rows: tl.tensor, dtype: tl.constexpr, aligned: tl.constexpr, size: tl.constexpr
-) -> None:
-    entry = table + tl.load(owners + tl.program_id(0)) * 11
-    row = rows + tl.load(entry + 2) * 5
-    start = (tl.program_id(0) - tl.load(entry + 1)) * size
-    if start + size <= tl.load(entry):  # an end that is known to be a multiple of the size leaves wide reads wide
-        _sgd_block(entry, row, start + tl.arange(0, size), start + size, dtype, aligned)
-    else:
-        _sgd_block(entry, row, start + tl.arange(0, size), tl.load(entry), dtype, aligned)
-
-
-def _adam_kernel(
-    table: tl.tensor, owners: tl.tensor, rows: tl.tensor, dtype: tl.constexpr, aligned: tl.constexpr, size: tl.constexpr
-) -> None:
-    entry = table + tl.load(owners + tl.program_id(0)) * 11
-    row = rows + tl.load(entry + 2) * 10
-    start = (tl.program_id(0) - tl.load(entry + 1)) * size
-    if start + size <= tl.load(entry):
-        _adam_block(entry, row, start + tl.arange(0, size), start + size, dtype, aligned)
-    else:
-        _adam_block(entry, row, start + tl.arange(0, size), tl.load(entry), dtype, aligned)
-
-
-def _adam_scalars_kernel(table: tl.tensor, scalars: tl.tensor, options: tl.tensor) -> None:
-    """Count the step of one tensor and make its row of scalars, where that is for the device to do."""
-    entry = table + tl.program_id(0) * 11
-    index, address = tl.load(entry + 10), tl.load(entry + 9)
-    if index >= 0:
-        row, option = scalars + tl.load(entry + 2) * 10, options + index * 5
-        lr, beta1, beta2, weight_decay = tl.load(option), tl.load(option + 1), tl.load(option + 2), tl.load(option + 4)
-        steps = address.to(tl.pointer_type(tl.float32))
-        step = tl.load(steps, mask=address != 0, other=0.0) + 1
-        tl.store(steps, step, mask=address != 0)
-        count = tl.where(address != 0, step.to(tl.float64), tl.load(row + 9))
-        # beta^t by squaring; its rounding matters no more than that of beta itself, which 1 - beta^t blows up as much.
-        left, power1, power2, square1, square2 = count.to(tl.int64), count * 0 + 1, count * 0 + 1, beta1, beta2
-        while left > 0:
-            power1 = tl.where(left % 2 == 1, power1 * square1, power1)
-            power2 = tl.where(left % 2 == 1, power2 * square2, power2)
-            square1, square2, left = square1 * square1, square2 * square2, left // 2
-        tl.store(row + 1, weight_decay)
-        tl.store(row + 2, 1 - beta1)
-        tl.store(row + 3, beta2)
-        tl.store(row + 4, 1 - beta2)
-        tl.store(row + 5, tl.load(option + 3))
-        tl.store(row + 6, tl.sqrt(1 - power2))
-        tl.store(row + 7, lr / (1 - power1))
-        tl.store(row + 8, 1 - lr * weight_decay)
-
-
-def _squares_kernel(
-    table: tl.tensor, owners: tl.tensor, sums: tl.tensor, dtype: tl.constexpr, aligned: tl.constexpr, size: tl.constexpr
-) -> None:
-    """The sum of the squares of one block."""
-    entry = table + tl.load(owners + tl.program_id(0)) * 11
-    start = (tl.program_id(0) - tl.load(entry + 1)) * size
-    offsets = start + tl.arange(0, size)
-    grads = _address(entry, 5, dtype, aligned) + offsets
-    if start + size <= tl.load(entry):
-        g = tl.load(grads).to(tl.float64)
-    else:
-        g = tl.load(grads, mask=offsets < tl.load(entry), other=0.0).to(tl.float64)
-    tl.store(sums + tl.program_id(0), tl.sum(g * g))
-
-
-def _norm_kernel(sums: tl.tensor, norm: tl.tensor, n: tl.tensor) -> None:
-    total = tl.zeros([1024], tl.float64)
-    for start in range(0, n, 1024):
-        offsets = start + tl.arange(0, 1024)
-        total += tl.load(sums + offsets, mask=offsets < n, other=0.0)
-    tl.store(norm, tl.sqrt(tl.sum(total)).to(norm.dtype.element_ty))
+        getattr(gpu_kernels, kernel)[(n_programs,)](*arguments, **layout, enable_fp_fusion=False)
