@@ -79,7 +79,7 @@ def shared_state(key: str, other: str) -> Scene:
 
         def give(optimizer: Optimizer, step: int) -> None:
             fill(one, two)
-            if step == 1 and key in optimizer.state[one]:
+            if step == 2 and key in optimizer.state[one]:
                 optimizer.state[two][other] = optimizer.state[one][key]
 
         return [{"params": [one, two]}], give
@@ -92,7 +92,7 @@ def one_moment_is_the_other() -> Any:
 
     def give(optimizer: Optimizer, step: int) -> None:
         fill(param)
-        if step == 1 and "exp_avg" in optimizer.state[param]:
+        if step == 2 and "exp_avg" in optimizer.state[param]:
             optimizer.state[param]["exp_avg_sq"] = optimizer.state[param]["exp_avg"]
 
     return [{"params": [param]}], give
