@@ -12,8 +12,6 @@ import torch
 
 Run = Callable[[], object]
 
-SLOW_SECONDS = 0.2
-
 
 @dataclass(frozen=True)
 class Turns:
@@ -44,7 +42,7 @@ class Turns:
         """How many calls make a batch, by the fastest of three tries that warm up, one where it is slow."""
         seconds = self._timed(run, 1)
         for _ in range(2):
-            if seconds < SLOW_SECONDS:
+            if seconds < 10 * self.batch_seconds:
                 seconds = min(seconds, self._timed(run, max(1, int(self.batch_seconds / seconds / 4))))
         return max(1, round(self.batch_seconds / seconds))
 
