@@ -20,12 +20,28 @@ int grow(void **items, Py_ssize_t count, Py_ssize_t *room, size_t size)
     return 0;
 }
 
-int clear(Table *table)
+/* Have the table for this thread, from reading until it is run. -1 with an error set where another thread has it. */
+int take(Table *table)
 {
-    if (table->busy) {
+    const unsigned long me = PyThread_get_thread_ident();
+    if (table->busy || (table->holder && table->holder != me)) {
         PyErr_SetString(PyExc_RuntimeError, "this optimizer is at work in another thread; step it in one at a time");
         return -1;
     }
+    table->holder = me;
+    table->busy = 1;
+    return 0;
+}
+
+/* Leave the call; `for_good`: and what was read. */
+void let_go(Table *table, int for_good)
+{
+    table->busy = 0;
+    if (for_good) table->holder = 0;
+}
+
+int clear(Table *table)
+{
     table->n_rows = table->n_groups = table->n_intervals = 0;
     table->n_elements = 0;
     if (PyList_SetSlice(table->owners, 0, PY_SSIZE_T_MAX, NULL)) return -1;

@@ -28,7 +28,7 @@ PyDoc_STRVAR(read_doc, "read(rule, param_groups, state, scales) -> None | list[(
 "gradient, state or options, are of a kind that only the plain rules take. `scales` is None or one factor a group for\n"
 "its gradients.");
 
-static PyObject *table_read(Table *table, PyObject *const *args, Py_ssize_t n_args)
+static PyObject *read_all(Table *table, PyObject *const *args, Py_ssize_t n_args)
 {
     if (n_args != 4 || !PyLong_Check(args[0]) || !PyList_Check(args[1]) || !PyDict_Check(args[2]) ||
         (args[3] != Py_None && (!PyList_Check(args[3]) || PyList_GET_SIZE(args[3]) != PyList_GET_SIZE(args[1])))) {
@@ -61,18 +61,15 @@ static int room_for_sums(Table *table, int64_t n)
 
 static int useful_threads(const Table *table, long threads) { return table->n_elements < PARALLEL_FROM ? 1 : (int)threads; }
 
-/* Give up the GIL for a long run; `come_back` takes it again. */
+/* Give up the GIL for a long run. */
 static PyThreadState *let_others_run(Table *table)
 {
-    if (table->n_elements < RELEASE_GIL_FROM) return NULL;
-    table->busy = 1;
-    return PyEval_SaveThread();
+    return table->n_elements < RELEASE_GIL_FROM ? NULL : PyEval_SaveThread();
 }
 
-static void come_back(Table *table, PyThreadState *gil)
+static void come_back(PyThreadState *gil)
 {
     if (gil) PyEval_RestoreThread(gil);
-    table->busy = 0;
 }
 
 static PyObject *group_sums(const Table *table)
@@ -105,7 +102,7 @@ PyDoc_STRVAR(run_doc, "run(threads, measure) -> (params, None | list[(grad², up
 "Update what was read, once; the parameters written, and with `measure` the sums of squares of each group: gradients\n"
 "as they are stored, the changes of the parameters, the parameters before.");
 
-static PyObject *table_run(Table *table, PyObject *const *args, Py_ssize_t n_args)
+static PyObject *run_all(Table *table, PyObject *const *args, Py_ssize_t n_args)
 {
     const long threads = n_args == 2 ? PyLong_AsLong(args[0]) : -1;
     const int measure = n_args == 2 && args[1] == Py_True;
@@ -113,7 +110,6 @@ static PyObject *table_run(Table *table, PyObject *const *args, Py_ssize_t n_arg
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "run(threads, measure): threads must be at least 1");
         return NULL;
     }
-    if (table->busy) return clear(table), NULL;
     const int64_t blocks = number_blocks(table->rows, table->n_rows);
     if (measure && room_for_sums(table, blocks * 3)) return NULL;
     squares *sums = measure ? (squares *)table->sums : NULL;
@@ -121,7 +117,7 @@ static PyObject *table_run(Table *table, PyObject *const *args, Py_ssize_t n_arg
         prepare(table->rows + i, table->groups + table->rows[i].group);
     PyThreadState *gil = let_others_run(table);
     update_rows(current, table->rule, table->rows, table->n_rows, table->groups, useful_threads(table, threads), sums);
-    come_back(table, gil);
+    come_back(gil);
     PyObject *measured = measure ? group_sums(table) : Py_NewRef(Py_None);
     PyObject *written = Py_NewRef(table->written);
     if (!measured || clear(table)) {
@@ -157,7 +153,7 @@ PyDoc_STRVAR(norm_doc, "grad_squares(param_groups, threads) -> (list[sum], None 
 "The sum of the squares of the gradients' elements in each group, in double and independent of the number of threads,\n"
 "and the gradients that are not in it because the kernel does not take them.");
 
-static PyObject *table_grad_squares(Table *table, PyObject *const *args, Py_ssize_t n_args)
+static PyObject *measure_all(Table *table, PyObject *const *args, Py_ssize_t n_args)
 {
     const long threads = n_args == 2 && PyList_Check(args[0]) ? PyLong_AsLong(args[1]) : -1;
     if (threads < 1) {
@@ -172,7 +168,7 @@ static PyObject *table_grad_squares(Table *table, PyObject *const *args, Py_ssiz
     if (!failed && room_for_sums(table, number_blocks(table->rows, table->n_rows)) == 0) {
         PyThreadState *gil = let_others_run(table);
         measure_rows(current, table->rows, table->n_rows, useful_threads(table, threads), table->sums);
-        come_back(table, gil);
+        come_back(gil);
         sums = squares_by_group(table, n_groups);
     }
     if (sums && clear(table) == 0) return Py_BuildValue("NN", sums, rest ? rest : Py_NewRef(Py_None));
@@ -187,8 +183,37 @@ PyDoc_STRVAR(forget_doc, "forget()\n\nLet go of what was read.");
 static PyObject *table_forget(Table *table, PyObject *ignored)
 {
     (void)ignored;
-    if (clear(table)) return NULL;
+    if (take(table)) return NULL;
+    const int failed = clear(table);
+    let_go(table, 1);
+    if (failed) return NULL;
     Py_RETURN_NONE;
+}
+
+/* The methods, each for one thread at a time: what they call in Python may let another one in. */
+
+static PyObject *table_read(Table *table, PyObject *const *args, Py_ssize_t n_args)
+{
+    if (take(table)) return NULL;
+    PyObject *answer = read_all(table, args, n_args);
+    let_go(table, answer == NULL);
+    return answer;
+}
+
+static PyObject *table_run(Table *table, PyObject *const *args, Py_ssize_t n_args)
+{
+    if (take(table)) return NULL;
+    PyObject *answer = run_all(table, args, n_args);
+    let_go(table, 1);
+    return answer;
+}
+
+static PyObject *table_grad_squares(Table *table, PyObject *const *args, Py_ssize_t n_args)
+{
+    if (take(table)) return NULL;
+    PyObject *answer = measure_all(table, args, n_args);
+    let_go(table, 1);
+    return answer;
 }
 
 /* ---- the type and the module ---- */

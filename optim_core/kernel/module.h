@@ -36,7 +36,8 @@ typedef struct {
     Py_ssize_t room_rows, room_groups, room_intervals, room_checked, room_sorted, room_sums;
     double *sums;
     int64_t n_elements;
-    int busy;  /* a run without the GIL is under way */
+    int busy;              /* inside a call, which may let other threads run */
+    unsigned long holder;  /* the thread that read and has not run yet; 0 without */
     PyObject *owners;   /* list: keeps every tensor that a row points into until the run is over */
     PyObject *written;  /* list: the parameters of the rows */
 } Table;
@@ -63,6 +64,8 @@ int is_negated(PyObject *object, int64_t n);
 
 /* memory.c */
 int grow(void **items, Py_ssize_t count, Py_ssize_t *room, size_t size);
+int take(Table *table);
+void let_go(Table *table, int for_good);
 int clear(Table *table);
 int own(Table *table, PyObject *object);
 int add_interval(Table *table, const void *start, int64_t bytes, int written, int left);
