@@ -21,7 +21,18 @@ from jobs.lifecycle.lease import Lease
 from jobs.lifecycle.work import record_fingerprint, record_metrics, record_progress
 from jobs.metrics.codec import Segment
 from jobs.states import State
-from worker.training.messages import Checkpoint, Failed, Finished, Message, Metrics, Phase, Progress, Ready, decode
+from worker.training.messages import (
+    Checked,
+    Checkpoint,
+    Failed,
+    Finished,
+    Message,
+    Metrics,
+    Phase,
+    Progress,
+    Ready,
+    decode,
+)
 from worker.uploads import Uploads
 from worker.verdict import Crash, Ending, Finish, Verdict, error_document
 from worker.writes import write_through
@@ -115,6 +126,8 @@ class Pipe:
                 self._uploads.put(message)
             case Finished():
                 return Finish(State(message.state), message.summary, message.error)
+            case Checked():
+                return Finish(State.SUCCEEDED, summary={}, result=message.result)
             case Failed():
                 return _failure(message)
             case _:

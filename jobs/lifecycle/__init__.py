@@ -4,6 +4,7 @@
     lease         what a worker holds, and the fence that each of its writes carries
     submit        a new job                           (api)
     cancel        a user's wish that a job end        (api)
+    check         a replay of a part of a job         (api; claim reads what it is)
     claim         the best due job for a worker       (worker)
     work          what the holder of a lease writes   (worker)
     checkpoints   the holder's checkpoints            (worker)

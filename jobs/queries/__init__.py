@@ -2,11 +2,13 @@
 
     jobs      one job, and the list with its filters and cursor
     history   a job's events, attempts and checkpoints
+    checks    replays of a job, which are jobs of another kind
 
 Each function takes the caller's project: what belongs to another does not exist. Postgres is the only source, and
 nothing here reads metric points: what lists show are the summary columns of the job.
 """
 
+from jobs.queries.checks import CheckRow, checks, get_check
 from jobs.queries.history import (
     AttemptRow,
     BlobRow,
@@ -22,6 +24,7 @@ from jobs.queries.jobs import JobPage, JobRow, ShownState, get_job, list_jobs
 __all__ = [
     "AttemptRow",
     "BlobRow",
+    "CheckRow",
     "CheckpointRow",
     "EventRow",
     "JobPage",
@@ -30,7 +33,9 @@ __all__ = [
     "attempts",
     "checkpoint",
     "checkpoints",
+    "checks",
     "events",
+    "get_check",
     "get_job",
     "list_jobs",
 ]
