@@ -35,6 +35,9 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         "metrics",
         "checkpoints",
         "download",
+        "verify",
+        "audit",
+        "checks",
         "datasets",
     ):
         assert f"│ {command} " in done.stdout
