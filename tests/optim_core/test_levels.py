@@ -57,12 +57,16 @@ def test_levels_that_fuse_give_the_same_bits(case: Case, dtype: torch.dtype) -> 
         assert_equal(trained(case, dtype, other), expected)
 
 
+def normal(size: int) -> Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
 @needs_kernel
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_all_levels_sum_squares_alike(dtype: torch.dtype) -> None:
     results = []
     for name in LEVELS:
-        params = [Parameter(torch.randn(3 * 4096 + 5, generator=torch.Generator().manual_seed(1)).to(dtype))]
+        params = [Parameter(normal(3 * 4096 + 5).to(dtype))]
         params[0].grad = params[0].detach() * 3
         optimizer = make("native", "Adam", params)
         with level(name):
