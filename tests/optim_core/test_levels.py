@@ -100,7 +100,6 @@ BACKEND = ("-W", "error", "-c", "import optim_core; print(optim_core.backend())"
         ({"ATEN_CPU_CAPABILITY": "default"}, "native (portable)"),
         ({"ATEN_CPU_CAPABILITY": "avx2"}, "native (avx2)"),
         ({"TRAIND_KERNEL": "torch"}, "torch"),
-        ({"TRAIND_KERNEL": "torch", "ATEN_CPU_CAPABILITY": "default"}, "torch"),
     ],
     ids=str,
 )
