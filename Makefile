@@ -55,6 +55,7 @@ migrate: $(READY) ## migrate the database of TRAIND_DATABASE_URL
 
 bench: $(READY) ## the benchmarks (quiet machine!)
 	$(BIN)/python -m bench.overhead
+	$(BIN)/python -m bench.optim
 
 clean: ## remove .venv and everything built
 	rm -rf .venv build dist *.egg-info optim_core/_kernel*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -3,9 +3,10 @@
 Steps `optim_core`'s optimizers beside torch's default loop, foreach and fused, over five sets of parameters and six
 optimizers (`bench.optim_sets`) at one and two threads, through the public `step()` with gradients that stay. Then the
 loop `zero_grad(); backward(); step()`, forward included, with the models themselves, and clipping. Contenders take
-turns (`bench.optim_turns`); a ratio is their median / ours: above 1 ours is faster. The share is of the bandwidth of a
-stream that runs in the same rounds; in a set that fits the caches it may exceed 1. The plain path is this benchmark
-again in a child process with TRAIND_KERNEL=torch. gpt2 and tensor50m loop against fused only, for time and memory.
+turns (`bench.optim_turns`); a ratio is their median / ours: above 1 ours is faster. The share is of the bandwidth of
+streams that run in the same rounds; in a set that fits the caches it may exceed 1. The plain path is this benchmark
+again in a child process with TRAIND_KERNEL=torch. gpt2 and tensor50m loop with SGD and Adam against fused only, for
+time and memory.
 
 Then the goals. The last line is one JSON object:
 
@@ -16,8 +17,8 @@ Then the goals. The last line is one JSON object:
     "plain"                       the first kind again, by the plain path
     "conditions"                  what it ran on
 
-`--quick` leaves out gpt2 and takes few and short rounds; the two larger sets then step, and all loop, with SGD and
-Adam only, and loop against fused only.
+`--quick` leaves out gpt2 and takes few and short rounds. resnet18 and tensor50m then step, and all sets loop, with SGD
+and Adam only; loops are against fused only.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import sys
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from operator import truediv
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -43,7 +45,7 @@ from torch.nn.utils import clip_grad_norm_
 import optim_core
 from bench.optim_goals import Figures, goals
 from bench.optim_sets import GRADIENT, OPTIMIZERS, PEERS, SETS, Batch, build_ours, build_peer
-from bench.optim_turns import Run, Stream, Turns
+from bench.optim_turns import Run, Streams, Turns
 
 Seconds = dict[str, dict[str, float]]
 """Median seconds of a call, by threads and contender."""
@@ -93,10 +95,10 @@ class Benchmark:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.quick, self.device = arguments.quick, arguments.device
         self.threads = ("cuda",) if self.device == "cuda" else ("1", "2")
-        rounds, batch_seconds, seconds, min_rounds = (3, 0.004, 0.2, 1) if self.quick else (15, 0.02, 4.0, 5)
+        rounds, batch_seconds, seconds, min_rounds = (3, 0.004, 0.2, 1) if self.quick else (15, 0.02, 2.0, 3)
         self.turns = Turns(arguments.rounds or rounds, batch_seconds, seconds, min_rounds, self.device)
-        self.stream = Stream(self.device)
-        self.stream_seconds: dict[str, list[float]] = {threads: [] for threads in self.threads}
+        self.streams = Streams(self.device)
+        self.bandwidths: dict[str, list[float]] = {threads: [] for threads in self.threads}
 
     def run(self) -> Figures:
         """All cases; under "plain" where this process has no kernel."""
@@ -124,11 +126,12 @@ class Benchmark:
             ours = with_state(build_ours(name, with_gradients(model, grads)))
             measured = [self.beside_ours(ours, name, model, grads, peers) for peers in at_once(n)]
             for threads in self.threads:
-                figure = merged([seconds[threads] for seconds in measured])
-                stream = figure.pop("stream_seconds")
-                self.stream_seconds[threads].append(stream)
-                n_bytes = OPTIMIZERS[name].bytes_per_parameter * n
-                figure["stream_share"] = round(n_bytes / (figure["us"] / 1e6) / (self.stream.n_bytes / stream), 3)
+                groups = [seconds[threads] for seconds in measured]
+                bandwidths = [self.streams.bytes_per_second(seconds) for seconds in groups]
+                self.bandwidths[threads] += bandwidths
+                moved = [OPTIMIZERS[name].bytes_per_parameter * n / seconds["ours"] for seconds in groups]
+                figure = merged(groups)
+                figure["stream_share"] = round(mean(map(truediv, moved, bandwidths)), 3)
                 key = f"{set_name}/{name}/{threads}"
                 figures[key] = figure
                 print_row(key, figure, n)
@@ -138,8 +141,7 @@ class Benchmark:
         runs = {"ours": ours}
         for peer in peers:
             runs[peer] = with_state(build_peer(name, with_gradients(model, grads), peer))
-        runs["stream"] = self.stream.run
-        return {threads: self.turns.interleave(runs, threads) for threads in self.threads}
+        return {threads: self.turns.interleave(runs | self.streams.runs, threads) for threads in self.threads}
 
     def loops(self, set_name: str, model: nn.Module) -> Figures:
         """Training steps of the model on one batch."""
@@ -147,7 +149,7 @@ class Benchmark:
         batch = inputs.to(self.device), targets.to(self.device)
         few = self.quick or sum(param.numel() for param in model.parameters()) > LARGE
         figures: Figures = {}
-        for name in QUICK if self.quick else OPTIMIZERS:
+        for name in QUICK if few else OPTIMIZERS:
             runs: dict[str, Run] = {}
             for contender in ("ours", "fused") if few else ("ours", *PEERS):
                 own = copy.deepcopy(model)
@@ -185,7 +187,6 @@ class Benchmark:
         return figures
 
     def conditions(self) -> dict[str, Any]:
-        rates = {threads: self.stream.n_bytes / median(s) / 1e9 for threads, s in self.stream_seconds.items()}
         return {
             "backend": optim_core.backend(),
             "cpu": cpu_name(),
@@ -193,7 +194,7 @@ class Benchmark:
             "torch": torch.__version__,
             "python": platform.python_version(),
             "threads": list(self.threads),
-            "stream_gb_per_second": {threads: round(rate, 1) for threads, rate in rates.items()},
+            "stream_gb_per_second": {n: round(median(values) / 1e9, 1) for n, values in self.bandwidths.items()},
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "quick": self.quick,
         }
@@ -237,13 +238,11 @@ def loop(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> Ru
 
 
 def merged(groups: list[dict[str, float]]) -> Figures:
-    """Ratios to ours of the same group, and means over the groups of ours and the stream."""
+    """Ratios to ours of the same group, and the mean of ours over the groups."""
     figure: Figures = {}
     for seconds in groups:
         ratios = {peer: seconds[peer] / seconds["ours"] for peer in PEERS if peer in seconds}
         figure |= {peer: round(ratio, 3) for peer, ratio in ratios.items()}
-    if "stream" in groups[0]:
-        figure["stream_seconds"] = mean(seconds["stream"] for seconds in groups)
     figure["us"] = round(mean(seconds["ours"] for seconds in groups) * 1e6, 2)
     return figure
 

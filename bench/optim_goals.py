@@ -57,6 +57,7 @@ def cuda_goals(figures: Figures) -> Iterator[Goal | None]:
     steps = ("mlp", "lenet", *LARGE)
     yield worst("share of the copy bandwidth", 0.9, cases(figures, "stream_share", LARGE, "cuda"))
     yield worst("every step against fused", 1.0, cases(figures, "fused", steps, "cuda"))
+    yield worst("mlp and lenet, step against fused", 3.0, cases(figures, "fused", ("mlp/", "lenet/"), "cuda"))
 
 
 def plain_goals(plain: Figures) -> Iterator[Goal | None]:

@@ -8,6 +8,7 @@ from torch.optim.optimizer import ParamsT
 
 from optim_core import native
 from optim_core.base import Left, RuleOptimizer, number
+from optim_core.gpu import GpuTable, Row
 from optim_core.rules import adam_update, ieee_sqrt
 from optim_core.telemetry import QUANTILES
 
@@ -108,6 +109,17 @@ class Adam(RuleOptimizer):
                 sqrt=self.sqrt,
                 **options,
             )
+
+    def update_on_gpu(self, table: GpuTable, rows: list[Row], scale: float | Tensor) -> None:
+        table.adam(rows, scale=scale)
+
+    def gpu_state(self, group: dict[str, Any], param: Tensor) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self.state[param]
+        if not state:
+            state.update(new_state(param, amsgrad=group["amsgrad"]))
+            if group["capturable"]:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=param.device)
+        return state
 
     def rate_quantiles(self, group: dict[str, Any]) -> tuple[float, ...] | None:
         entries = [self.state[param] for param in group["params"] if self.state.get(param)]

@@ -5,7 +5,7 @@ A subclass holds its options and errors, and says how the plain rule updates one
 keeps groups, hooks and `state_dict`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from math import sqrt
 from typing import Any, ClassVar, NamedTuple
@@ -16,12 +16,13 @@ from torch._C._autograd import _profiler_enabled
 from torch.autograd.graph import increment_version
 from torch.optim import optimizer as torch_optimizer
 
-from optim_core import native
+from optim_core import gpu, native
 from optim_core.telemetry import GroupTelemetry
 
 REFUSED = {
     "differentiable": "the update is in place and outside autograd",
-    "capturable": "the step count is read on the host, so a captured graph would replay one bias correction",
+    "capturable": "the step count is read on the host, so a captured graph would replay one bias correction, "
+    "unless the parameters are on a GPU and Triton is installed (extra gpu)",
 }
 
 WIDE = {torch.float64, torch.complex128}
@@ -38,8 +39,15 @@ class Left(NamedTuple):
 def refuse_unsupported(options: dict[str, Any]) -> None:
     """Raise ValueError where a param group asks torch for what this update can't do."""
     for name, reason in REFUSED.items():
-        if options.get(name):
+        if options.get(name) and not (name == "capturable" and can_capture(options["params"])):
             raise ValueError(f"{name}={options[name]} is not supported by optim_core: {reason}. It must be False")
+
+
+def can_capture(params: Any) -> bool:
+    """Whether the GPU kernel counts the steps of these parameters on their device."""
+    each = [params] if isinstance(params, Tensor) else list(params)
+    tensors = [one[1] if isinstance(one, tuple) else one for one in each]
+    return all(isinstance(one, Tensor) and one.device.type in gpu.DEVICES for one in tensors) and gpu.available()
 
 
 def number(value: float | Tensor) -> float:
@@ -73,7 +81,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _reset(self) -> None:
         self._table = None if native.kernel is None else native.kernel.Table()
         self._rule = None if native.kernel is None else getattr(native.kernel, self.rule)
-        self._scales: list[float] | None = None
+        self._gpu_table = gpu.GpuTable()
+        self._scales: list[Any] | None = None
         self._measure = False
         self.measured = None
 
@@ -83,6 +92,16 @@ class RuleOptimizer(torch.optim.Optimizer):
         Makes their state where there is none. Called without grad.
         """
         raise NotImplementedError
+
+    def update_on_gpu(self, table: gpu.GpuTable, rows: list[gpu.Row], scale: float | Tensor) -> None:
+        """Update parameters that `gpu.takes` takes by the GPU kernel. Called without grad."""
+        raise NotImplementedError
+
+    def gpu_state(self, group: dict[str, Any], param: Tensor) -> dict[str, Tensor]:
+        """The state of a parameter for the GPU kernel, made where there is none and the rule starts from zeros."""
+        del group
+        state: dict[str, Tensor] = self.state[param]
+        return state
 
     def rate_quantiles(self, group: dict[str, Any]) -> tuple[float, ...] | None:
         """Quantiles of the rates by which the elements of a group just moved; None where all have one rate."""
@@ -130,11 +149,15 @@ class RuleOptimizer(torch.optim.Optimizer):
         """
         if not max_norm >= 0:
             raise ValueError(f"max_norm={max_norm} must be at least 0")
-        norm = self._grad_norm()
+        grads = self._gpu_gradients()
+        norm = self._gpu_table.grad_norm(grads) if grads else self._grad_norm()
         if error_if_nonfinite and not norm.isfinite():
             raise RuntimeError(f"the gradients' norm is {norm.item()}; they were not clipped")
-        factor = clip_factor(max_norm, norm.item())
-        self._scales = None if factor == 1.0 else [factor] * len(self.param_groups)
+        if grads:
+            self._scales = [(max_norm / (norm + 1e-6)).clamp(max=1.0)] * len(self.param_groups)
+        else:
+            factor = clip_factor(max_norm, norm.item())
+            self._scales = None if factor == 1.0 else [factor] * len(self.param_groups)
         return norm
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -180,7 +203,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         if self._table is None:
             groups = ((group, param) for group in self.param_groups for param in group["params"])
             return [Left(group, param, param.grad) for group, param in groups if param.grad is not None]
-        left = self._table.read(self._rule, self.param_groups, self.state, self._scales)
+        scales = None if self._scales and isinstance(self._scales[0], Tensor) else self._scales
+        left = self._table.read(self._rule, self.param_groups, self.state, scales)
         return [] if left is None else list(map(Left._make, left))
 
     def _check(self, rows: list[Left]) -> None:
@@ -201,15 +225,26 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _update_left(self, rows: list[Left], sums: list[tuple[float, float, float]] | None) -> None:
         """Update by the plain rules, adding what is measured to `sums`."""
         before = [row.param.clone() for row in rows] if sums is not None else []
-        scale_of: dict[int, float] = {
-            id(g): scale for g, scale in zip(self.param_groups, self._scales or [], strict=False)
-        }
+        scale_of = {id(group): scale for group, scale in zip(self.param_groups, self._scales or [], strict=False)}
         for of_group, group_rows in groupby(rows, lambda row: id(row.group)):
-            scale = scale_of.get(of_group, 1.0)
-            scaled = [row if scale == 1.0 else row._replace(grad=row.grad * scale) for row in group_rows]
-            self.update_group(scaled[0].group, [(row.param, row.grad) for row in scaled])
+            self._update_group(list(group_rows), scale_of.get(of_group, 1.0))
         if sums is not None:
             self._add_squares(rows, before, sums)
+
+    def _update_group(self, rows: list[Left], scale: float | Tensor) -> None:
+        """Update parameters of one group, on the GPU those that its kernel takes."""
+        on_gpu, pairs = [], []
+        for group, param, grad in rows:
+            state = self.gpu_state(group, param) if param.device.type in gpu.DEVICES else None
+            if state is not None and gpu.takes(param, grad, state):
+                on_gpu.append(gpu.Row(param, grad, state, group))
+            else:
+                untouched = isinstance(scale, float) and scale == 1.0
+                pairs.append((param, grad if untouched else grad * scale))
+        if on_gpu:
+            self.update_on_gpu(self._gpu_table, on_gpu, scale)
+        if pairs:
+            self.update_group(rows[0].group, pairs)
 
     def _add_squares(self, rows: list[Left], before: list[Tensor], sums: list[tuple[float, float, float]]) -> None:
         index_of = {id(group): index for index, group in enumerate(self.param_groups)}
@@ -217,6 +252,17 @@ class RuleOptimizer(torch.optim.Optimizer):
             index = index_of[id(row.group)]
             grad, update, weight = sums[index]
             sums[index] = grad + square(row.grad), update + square(row.param - old), weight + square(old)
+
+    def _gpu_gradients(self) -> list[Tensor]:
+        """All gradients, where each is for the GPU kernel; else none."""
+        grads = []
+        for group in self.param_groups:
+            for param in group["params"]:
+                grad = param.grad
+                if grad is not None and not (grad.device.type in gpu.DEVICES and gpu.takes(grad, grad, {})):
+                    return []
+                grads += [] if grad is None else [grad]
+        return grads
 
     def _grad_squares(self) -> list[float]:
         """The sum of the squares of all gradients' elements, by param group."""
@@ -237,6 +283,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters with options of its own, as torch's; refused options are a ValueError."""
         if isinstance(param_group, dict):
+            if isinstance(param_group.get("params"), Iterator):
+                param_group = param_group | {"params": list(param_group["params"])}
             refuse_unsupported({**self.defaults, **param_group})
         super().add_param_group(param_group)
         if self._scales is not None:

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from optim_core.base import Left, RuleOptimizer, number
+from optim_core.gpu import GpuTable, Row
 from optim_core.rules import sgd_update
 
 
@@ -87,3 +88,6 @@ class SGD(RuleOptimizer):
             buffer = sgd_update(param, grad, momentum_buffer, **options)
             if has_momentum:
                 self.state[param]["momentum_buffer"] = buffer
+
+    def update_on_gpu(self, table: GpuTable, rows: list[Row], scale: float | Tensor) -> None:
+        table.sgd(rows, scale=scale)

@@ -18,9 +18,30 @@
 #define FUSED_DOUBLE(a, b, c) ((a) * (b) + (c))
 #endif
 
+/* x / by as IEEE rounds it, `inverse` being 1 / by. The divider is the loop's bottleneck and the fused units are not:
+   two corrections make a faithful quotient the correctly rounded one (Markstein 1990, "Computation of elementary
+   functions on the IBM RISC System/6000 processor"). For x >= 0 and `by` in the middle of
+   the range, so that nothing underflows. */
+#if FUSES
+#define DIVIDE(real, fma) \
+    TARGET static inline __attribute__((always_inline)) real divided_##real(real x, real by, real inverse) \
+    { \
+        real quotient = x * inverse; \
+        quotient = fma(fma(-by, quotient, x), inverse, quotient); \
+        quotient = fma(fma(-by, quotient, x), inverse, quotient); \
+        return x < (real)__builtin_inf() ? quotient : x; \
+    }
+#else
+#define DIVIDE(real, fma) \
+    static inline real divided_##real(real x, real by, real inverse) { return (void)inverse, x / by; }
+#endif
+DIVIDE(float, __builtin_fmaf)
+DIVIDE(double, __builtin_fma)
+
 #define REAL float
 #define SQRT(x) __builtin_sqrtf(x)
 #define FUSED FUSED_FLOAT
+#define DIVIDED divided_float
 
 #define NARROW 0
 #define DTYPE float32
@@ -89,9 +110,11 @@ TARGET static inline __attribute__((always_inline)) uint16_t to_bfloat16(float v
 #undef REAL
 #undef SQRT
 #undef FUSED
+#undef DIVIDED
 #define REAL double
 #define SQRT(x) __builtin_sqrt(x)
 #define FUSED FUSED_DOUBLE
+#define DIVIDED divided_double
 
 #define DTYPE float64
 #define STORED double

@@ -50,7 +50,7 @@ TARGET static void NAME(sgd)(const row *r, const options *o, int64_t start, int6
 #endif
 
 typedef struct {
-    REAL scale, shrink, weight_decay, weight, beta2, one_minus_beta2, bias_correction2_sqrt, eps, step_size;
+    REAL scale, shrink, weight_decay, weight, beta2, one_minus_beta2, bias_correction2_sqrt, inverse, eps, step_size;
 } NAME(adam_scalars);
 
 TARGET static inline __attribute__((always_inline)) void NAME(adam_loop)(
@@ -74,7 +74,7 @@ TARGET static inline __attribute__((always_inline)) void NAME(adam_loop)(
             v = v > largest || v != v ? v : largest;  /* NaN stays */
             max_exp_avg_sq[i] = STORE(v);
         }
-        const REAL root = ROUNDED(ROUNDED(SQRT(v)) / s.bias_correction2_sqrt);
+        const REAL root = ROUNDED(DIVIDED(ROUNDED(SQRT(v)), s.bias_correction2_sqrt, s.inverse));
         param[i] = STORE(p + (-s.step_size * m) / ROUNDED(root + s.eps));
     }
 }
@@ -87,7 +87,8 @@ TARGET static void NAME(adam)(const row *r, const options *o, int64_t start, int
     STORED *largest = o->amsgrad ? (STORED *)r->buffers[2] + start : 0;
     const NAME(adam_scalars) s = {
         (REAL)r->scale, (REAL)(1 - o->lr * o->weight_decay), (REAL)o->weight_decay, (REAL)(1 - o->beta1),
-        (REAL)o->beta2, (REAL)(1 - o->beta2), (REAL)r->bias_correction2_sqrt, ROUNDED((REAL)o->eps), (REAL)r->step_size};
+        (REAL)o->beta2, (REAL)(1 - o->beta2), (REAL)r->bias_correction2_sqrt, 1 / (REAL)r->bias_correction2_sqrt,
+        ROUNDED((REAL)o->eps), (REAL)r->step_size};
     const enum decay decay = decay_of(o);
     switch (decay * 2 + o->amsgrad) {
     case 0: NAME(adam_loop)(param, grad, exp_avg, exp_avg_sq, largest, n, s, NO_DECAY, 0); break;

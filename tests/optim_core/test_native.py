@@ -211,3 +211,28 @@ def test_eps_is_rounded_to_a_narrow_dtype_as_torch_rounds_it(dtype: torch.dtype,
             optimizer.step()
         results.append(written(optimizer, [param]))
     assert_equal(*results)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 100, 12345, 10**6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_every_root_is_divided_as_ieee_does(dtype: torch.dtype, step: int) -> None:
+    """The kernel divides by the bias correction's root without the divider: over many decades, and at the edges."""
+    rng = torch.Generator().manual_seed(step)
+    second = torch.rand(300_000, generator=rng, dtype=torch.float64) * 3 + 1
+    second[:50_000] *= 10.0 ** torch.randint(-300, 300, (50_000,), generator=rng)
+    limits = torch.finfo(dtype)
+    second[:6] = torch.tensor([0.0, torch.inf, torch.nan, limits.max, limits.tiny, limits.smallest_normal * limits.eps])
+    results = []
+    for who in ("native", "plain"):
+        param = Parameter(torch.zeros(300_000, dtype=dtype))
+        optimizer = make(who, "Adam", [param], lr=1.0, betas=(0.0, 1 - 2.0**-20), eps=0.0)
+        optimizer.state[param] = {
+            "step": torch.tensor(float(step - 1)),
+            "exp_avg": torch.ones(300_000, dtype=dtype),
+            "exp_avg_sq": second.to(dtype, copy=True),
+        }
+        param.grad = torch.ones(300_000, dtype=dtype) * 1e-30
+        assert who == "plain" or takes_all(optimizer)
+        optimizer.step()
+        results.append(written(optimizer, [param]))
+    assert_equal(*results)

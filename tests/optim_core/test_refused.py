@@ -53,7 +53,7 @@ REFUSED: dict[str, tuple[Edit, type[Exception], str]] = {
     "no params": (
         lambda optimizer, _: optimizer.param_groups[0].update(params=None),
         TypeError,
-        "needs a list 'params'",
+        "'params'|not iterable",
     ),
     "lr gone": (lambda optimizer, _: optimizer.param_groups[0].pop("lr") and None, KeyError, "lr"),
     "exp_avg lost": (lose("exp_avg"), KeyError, "exp_avg"),

@@ -18,7 +18,9 @@ pytestmark = [
 ]
 SANITIZE = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 # The tests that guard memory, with two threads, and of the parity tests those that bring out every loop.
-FILES = [f"tests/optim_core/test_{name}.py" for name in ("bounds", "aliasing", "parity", "clip", "telemetry")]
+FILES = [
+    f"tests/optim_core/test_{name}.py" for name in ("bounds", "aliasing", "odd_kinds", "parity", "clip", "telemetry")
+]
 CHOSEN = "not complex and not plain and not alone and (not parity or (float32 and (momentum or amsgrad)))"
 
 ONE_STEP = """
