@@ -42,7 +42,6 @@ class Adam(RuleOptimizer):
     # Where the native kernel runs, a parameter that it leaves to the rule gets the same bits.
     sqrt = staticmethod(torch.sqrt if native.kernel is None else ieee_sqrt)
     flags = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
-    sparse_refusal = "Adam does not support sparse gradients, please consider SparseAdam instead"
 
     def __init__(  # noqa: PLR0917, torch's order
         self,
@@ -79,13 +78,17 @@ class Adam(RuleOptimizer):
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
         settle_sqrt()
 
+    def check_sparse(self, group: dict[str, Any]) -> None:
+        del group
+        raise RuntimeError("Adam does not support sparse gradients, please consider SparseAdam instead")
+
     def _check(self, rows: list[Left]) -> None:
         super()._check(rows)
         for group, param, _ in rows:
             entry = self.state.get(param)
             if entry:  # a key that was lost is torch's KeyError, before anything is written
                 _ = entry["step"], entry["exp_avg"], entry["exp_avg_sq"], group["amsgrad"] and entry["max_exp_avg_sq"]
-        if any(row.param.is_cuda for row in rows):
+        if any(param.is_cuda for _, param, _ in rows):
             self._accelerator_graph_capture_health_check()
 
     def update_group(self, group: dict[str, Any], pairs: list[tuple[Tensor, Tensor]]) -> None:

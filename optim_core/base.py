@@ -8,7 +8,7 @@ keeps groups, hooks and `state_dict`.
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from math import sqrt
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,12 +28,8 @@ REFUSED = {
 WIDE = {torch.float64, torch.complex128}
 
 
-class Left(NamedTuple):
-    """A parameter that the native kernel does not take, with its group and its gradient."""
-
-    group: dict[str, Any]
-    param: Tensor
-    grad: Tensor
+Left = tuple[dict[str, Any], Tensor, Tensor]
+"""The param group, parameter and gradient of a parameter that the native kernel does not take."""
 
 
 def refuse_unsupported(options: dict[str, Any]) -> None:
@@ -47,7 +43,7 @@ def can_capture(params: Any) -> bool:
     """Whether the GPU kernel counts the steps of these parameters on their device."""
     each = [params] if isinstance(params, Tensor) else list(params)
     tensors = [one[1] if isinstance(one, tuple) else one for one in each]
-    return all(isinstance(one, Tensor) and one.device.type in gpu.DEVICES for one in tensors) and gpu.available()
+    return all(isinstance(one, Tensor) and gpu.serves(one) for one in tensors) and gpu.available()
 
 
 def number(value: float | Tensor) -> float:
@@ -68,9 +64,6 @@ class RuleOptimizer(torch.optim.Optimizer):
     flags: ClassVar[tuple[str, ...]]
     """Boolean options that a state dict from an older torch may lack; they are then False."""
 
-    sparse_refusal: ClassVar[str | None] = None
-    """Why sparse gradients raise RuntimeError; None where the rule takes them."""
-
     measured: tuple[GroupTelemetry, ...] | None
     """What the step after `measure_next_step` did to each param group; None before."""
 
@@ -85,6 +78,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._scales: list[Any] | None = None
         self._measure = False
         self.measured = None
+
+    def check_sparse(self, group: dict[str, Any]) -> None:
+        """Raise RuntimeError where the rule takes no sparse gradients in this param group."""
 
     def update_group(self, group: dict[str, Any], pairs: list[tuple[Tensor, Tensor]]) -> None:
         """Update parameters of one group by the plain rule; `pairs` are (parameter, gradient), in the group's order.
@@ -201,32 +197,34 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _read(self) -> list[Left]:
         """Have the kernel read all it takes; return the parameters with a gradient that it does not take."""
         if self._table is None:
-            groups = ((group, param) for group in self.param_groups for param in group["params"])
-            return [Left(group, param, param.grad) for group, param in groups if param.grad is not None]
+            return [
+                (group, param, grad)
+                for group in self.param_groups
+                for param in group["params"]
+                if (grad := param.grad) is not None
+            ]
         scales = None if self._scales and isinstance(self._scales[0], Tensor) else self._scales
-        left = self._table.read(self._rule, self.param_groups, self.state, scales)
-        return [] if left is None else list(map(Left._make, left))
+        left: list[Left] | None = self._table.read(self._rule, self.param_groups, self.state, scales)
+        return left or []
 
     def _check(self, rows: list[Left]) -> None:
         """Raise RuntimeError for a gradient that does not fit its parameter or the rule."""
         for group, param, grad in rows:
-            if grad.is_sparse and self.sparse_refusal is not None:
-                raise RuntimeError(self.sparse_refusal)
-            for what in ("shape", "dtype", "device"):
-                have, want = getattr(grad, what), getattr(param, what)
-                if have != want:
-                    index = next(i for i, other in enumerate(group["params"]) if other is param)
-                    raise RuntimeError(
-                        f"the gradient of parameter {index} of its param group has {what} {have}, "
-                        f"the parameter has {want}; nothing was updated"
-                    )
+            if grad.is_sparse:
+                self.check_sparse(group)
+            if grad.shape != param.shape or grad.dtype is not param.dtype or grad.device != param.device:
+                index = next(i for i, other in enumerate(group["params"]) if other is param)
+                raise RuntimeError(
+                    f"the gradient of parameter {index} of its param group has {difference(grad, param)}; nothing was "
+                    "updated"
+                )
 
     @torch.no_grad()
     def _update_left(self, rows: list[Left], sums: list[tuple[float, float, float]] | None) -> None:
         """Update by the plain rules, adding what is measured to `sums`."""
-        before = [row.param.clone() for row in rows] if sums is not None else []
+        before = [param.clone() for _, param, _ in rows] if sums is not None else []
         scale_of = {id(group): scale for group, scale in zip(self.param_groups, self._scales or [], strict=False)}
-        for of_group, group_rows in groupby(rows, lambda row: id(row.group)):
+        for of_group, group_rows in groupby(rows, lambda row: id(row[0])):
             self._update_group(list(group_rows), scale_of.get(of_group, 1.0))
         if sums is not None:
             self._add_squares(rows, before, sums)
@@ -235,23 +233,24 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Update parameters of one group, on the GPU those that its kernel takes."""
         on_gpu, pairs = [], []
         for group, param, grad in rows:
-            state = self.gpu_state(group, param) if param.device.type in gpu.DEVICES else None
+            state = self.gpu_state(group, param) if gpu.serves(param) else None
             if state is not None and gpu.takes(param, grad, state):
                 on_gpu.append(gpu.Row(param, grad, state, group))
             else:
-                untouched = isinstance(scale, float) and scale == 1.0
-                pairs.append((param, grad if untouched else grad * scale))
+                pairs.append((param, grad))
         if on_gpu:
             self.update_on_gpu(self._gpu_table, on_gpu, scale)
+        if isinstance(scale, Tensor) or scale != 1.0:
+            pairs = [(param, grad * scale) for param, grad in pairs]
         if pairs:
-            self.update_group(rows[0].group, pairs)
+            self.update_group(rows[0][0], pairs)
 
     def _add_squares(self, rows: list[Left], before: list[Tensor], sums: list[tuple[float, float, float]]) -> None:
         index_of = {id(group): index for index, group in enumerate(self.param_groups)}
-        for row, old in zip(rows, before, strict=True):
-            index = index_of[id(row.group)]
-            grad, update, weight = sums[index]
-            sums[index] = grad + square(row.grad), update + square(row.param - old), weight + square(old)
+        for (group, param, grad), old in zip(rows, before, strict=True):
+            index = index_of[id(group)]
+            of_grad, of_update, of_weight = sums[index]
+            sums[index] = of_grad + square(grad), of_update + square(param - old), of_weight + square(old)
 
     def _gpu_gradients(self) -> list[Tensor]:
         """All gradients, where each is for the GPU kernel; else none."""
@@ -259,7 +258,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for param in group["params"]:
                 grad = param.grad
-                if grad is not None and not (grad.device.type in gpu.DEVICES and gpu.takes(grad, grad, {})):
+                if grad is not None and not (gpu.serves(grad) and gpu.takes(grad, grad, {})):
                     return []
                 grads += [] if grad is None else [grad]
         return grads
@@ -304,6 +303,12 @@ def clip_factor(max_norm: float, norm: float) -> float:
     """What gradients of this norm are multiplied by; 1 where they are within max_norm. As torch's, NaN passes on."""
     factor = max_norm / (norm + 1e-6)
     return 1.0 if factor > 1.0 else factor
+
+
+def difference(grad: Tensor, param: Tensor) -> str:
+    """The first property in which a gradient does not fit its parameter, in words."""
+    what = next(what for what in ("shape", "dtype", "device") if getattr(grad, what) != getattr(param, what))
+    return f"{what} {getattr(grad, what)}, the parameter has {getattr(param, what)}"
 
 
 def square(values: Tensor) -> float:

@@ -33,7 +33,7 @@ from torch.autograd.graph import increment_version
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 PLAIN = (Tensor, torch.nn.Parameter)
-DEVICES = {"cuda"} | ({"cpu"} if os.environ.get("TRITON_INTERPRET") == "1" else set())
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 BLOCK = 1024
 """Elements that one program updates."""
 
@@ -58,6 +58,11 @@ class Row:
     grad: Tensor
     state: dict[str, Tensor]
     group: dict[str, Any]
+
+
+def serves(tensor: Tensor) -> bool:
+    """Whether a tensor is where the kernel runs: on a GPU, with Triton's interpreter also on the CPU."""
+    return tensor.is_cuda or (INTERPRETED and tensor.is_cpu)
 
 
 def available() -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optim_core.base import Left, RuleOptimizer, number
+from optim_core.base import RuleOptimizer, number
 from optim_core.gpu import GpuTable, Row
 from optim_core.rules import sgd_update
 
@@ -73,19 +73,31 @@ class SGD(RuleOptimizer):
         if fused and foreach:
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
 
-    def _check(self, rows: list[Left]) -> None:
-        super()._check(rows)
-        if any(grad.is_sparse and group["weight_decay"] != 0 for group, _, grad in rows):
+    def check_sparse(self, group: dict[str, Any]) -> None:
+        if group["weight_decay"] != 0:
             raise RuntimeError("add(sparse, dense) is not supported. Use add(dense, sparse) instead.")
 
     def update_group(self, group: dict[str, Any], pairs: list[tuple[Tensor, Tensor]]) -> None:
         has_momentum = group["momentum"] != 0
         # All buffers before the first update: a parameter listed twice (torch warns) starts two, as in torch.
-        buffers = [self.state[param].get("momentum_buffer") if has_momentum else None for param, _ in pairs]
-        options = {key: group[key] for key in ("momentum", "dampening", "nesterov", "maximize")}
-        options |= {"lr": number(group["lr"]), "weight_decay": number(group["weight_decay"])}
+        buffers: list[Tensor | None] = [None] * len(pairs)
+        if has_momentum:
+            buffers = [self.state[param].get("momentum_buffer") for param, _ in pairs]
+        lr, weight_decay = number(group["lr"]), number(group["weight_decay"])
+        momentum, dampening = group["momentum"], group["dampening"]
+        nesterov, maximize = group["nesterov"], group["maximize"]
         for (param, grad), momentum_buffer in zip(pairs, buffers, strict=True):
-            buffer = sgd_update(param, grad, momentum_buffer, **options)
+            buffer = sgd_update(
+                param,
+                grad,
+                momentum_buffer,
+                lr=lr,
+                momentum=momentum,
+                dampening=dampening,
+                weight_decay=weight_decay,
+                nesterov=nesterov,
+                maximize=maximize,
+            )
             if has_momentum:
                 self.state[param]["momentum_buffer"] = buffer
 

@@ -1,4 +1,5 @@
-/* All updates of one instruction set. A level_*.c defines LEVEL, TARGET and FUSES, then includes this. */
+/* All updates of one instruction set. A level_*.c defines LEVEL, TARGET, FUSES and, where functions that wait for
+   memory are better built another way, STREAM_TARGET; then it includes this. */
 
 #include "table.h"
 
@@ -8,6 +9,13 @@
 #define JOIN3(a, b, c) a##_##b##_##c
 #define JOIN(a, b, c) JOIN3(a, b, c)
 #define NAME(what) JOIN(what, DTYPE, LEVEL)
+
+#ifndef STREAM_TARGET
+#define STREAM_TARGET TARGET
+#endif
+
+/* Lanes of a sum: enough to wait for memory and not for the latency of an addition. */
+#define LANES 32
 
 #define SAME(x) (x)
 #if FUSES

@@ -12,7 +12,7 @@ typedef struct {
     REAL scale, lr, weight_decay, momentum, one_minus_dampening;
 } NAME(sgd_scalars);
 
-TARGET static inline __attribute__((always_inline)) void NAME(sgd_loop)(
+STREAM_TARGET static inline __attribute__((always_inline)) void NAME(sgd_loop)(
     STORED *restrict param, const STORED *restrict grad, STORED *restrict buffer, int64_t n, NAME(sgd_scalars) s,
     const int has_decay, const int has_momentum, const int nesterov)
 {
@@ -30,7 +30,7 @@ TARGET static inline __attribute__((always_inline)) void NAME(sgd_loop)(
     }
 }
 
-TARGET static void NAME(sgd)(const row *r, const options *o, int64_t start, int64_t n)
+STREAM_TARGET static void NAME(sgd)(const row *r, const options *o, int64_t start, int64_t n)
 {
     STORED *param = (STORED *)r->param + start, *buffer = r->buffers[0] ? (STORED *)r->buffers[0] + start : 0;
     const STORED *grad = (const STORED *)r->grad + start;
@@ -102,15 +102,15 @@ TARGET static void NAME(adam)(const row *r, const options *o, int64_t start, int
     }
 }
 
-/* Sums in double, in eight lanes whatever the instruction set, so that every level gives one result. */
+/* Sums in double, in LANES lanes whatever the instruction set, so that every level gives one result. */
 
 TARGET static double NAME(sum_of_squares)(const void *values, int64_t n)
 {
     const STORED *x = values;
-    double lanes[8] = {0};
-    const int64_t whole = n - n % 8;
-    for (int64_t i = 0; i < whole; i += 8)
-        for (int lane = 0; lane < 8; lane++) {
+    double lanes[LANES] = {0};
+    const int64_t whole = n - n % LANES;
+    for (int64_t i = 0; i < whole; i += LANES)
+        for (int lane = 0; lane < LANES; lane++) {
             const double value = (double)LOAD(x[i + lane]);
             lanes[lane] += value * value;
         }
@@ -118,7 +118,9 @@ TARGET static double NAME(sum_of_squares)(const void *values, int64_t n)
         const double value = (double)LOAD(x[i]);
         lanes[i - whole] += value * value;
     }
-    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+    for (int half = LANES / 2; half; half /= 2)
+        for (int lane = 0; lane < half; lane++) lanes[lane] += lanes[lane + half];
+    return lanes[0];
 }
 
 TARGET static double NAME(distance_squared)(const void *from, const void *to, int64_t n)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,9 +28,15 @@ class ApiProcess:
         return self.process.wait(timeout=20)
 
     def logged(self, request_id: str) -> list[dict[str, Any]]:
-        """The log's entries about one request."""
-        entries = [json.loads(line) for line in self.log.read_text().splitlines()]
-        return [entry for entry in entries if entry.get("request_id") == request_id]
+        """The log's entries about one request. They follow its answer, so they are waited for; none is an error."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            lines = self.log.read_text().splitlines(keepends=True)
+            entries = [json.loads(line) for line in lines if line.endswith("\n")]
+            if found := [entry for entry in entries if entry.get("request_id") == request_id]:
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"nothing was logged about {request_id}")
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -227,7 +227,8 @@ def test_what_is_not_http_ends_the_connection_and_nothing_else(api: ApiProcess, 
     ):
         with _connect(api) as connection:
             connection.sendall(noise + b"\r\n\r\n")
-            assert connection.recv(1_000).startswith((b"HTTP/1.1 4", b""))
+            answer = connection.recv(1_000)
+            assert not answer or answer.startswith(b"HTTP/1.1 4")
     assert http.get("/v1/jobs").status_code == 200
 
 
