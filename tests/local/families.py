@@ -67,7 +67,15 @@ def _runs(process: psutil.Process) -> bool:
 
 def guards_of(name: str, *, parent: int | None = None) -> list[psutil.Process]:
     """The guards, among our children or those of `parent`, of programs named `name`."""
-    return [child for child in psutil.Process(parent).children() if name in child.cmdline()]
+    return [child for child in psutil.Process(parent).children() if name in _command(child)]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """What it was started as; nothing of one that has ended, taken note of or not."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def only_child(pid: int) -> psutil.Process:
