@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.states import State
+from jobs.states import ShownState
 from traind.errors import TraindError
 
 
@@ -44,7 +44,7 @@ class StateConflict(JobsError):
 
     code = "state-conflict"
 
-    def __init__(self, verb: str, state: State, possible: Sequence[str]) -> None:
+    def __init__(self, verb: str, state: ShownState, possible: Sequence[str]) -> None:
         self.verb = verb
         self.state = state
         self.possible = tuple(possible)

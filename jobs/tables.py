@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy Core. Migration 0001 creates the same; a test compares the two catalogues.
+"""The tables, as SQLAlchemy Core. The migrations create the same; a test compares the two catalogues.
 
 Ids of jobs and workers are UUIDs made by the application; the rest are identities. Times are `timestamptz`
 on the database's clock. No contrib extension, nothing newer than PostgreSQL 15.
@@ -166,6 +166,7 @@ job = Table(
     _time("started_at"),
     _time("finished_at"),
     _now("updated_at"),
+    Column("restart", Boolean, nullable=False, server_default=text("false")),
     UniqueConstraint("project_id", "idempotency_key"),
     CheckConstraint(_one_of("state", list(State)), name="state"),
     CheckConstraint(_one_of("requested", list(Request)), name="requested"),
@@ -179,6 +180,7 @@ job = Table(
         "state = 'running' OR (worker_id IS NULL AND backend_pid IS NULL AND lockless_since IS NULL AND phase IS NULL)",
         name="held_while_running",
     ),
+    CheckConstraint("state <> 'running' OR NOT restart", name="restart_while_waiting"),
     CheckConstraint("(idempotency_key IS NULL) = (request_sha256 IS NULL)", name="idempotency"),
     CheckConstraint("state <> 'failed' OR error IS NOT NULL", name="failed_has_error"),
     CheckConstraint("device IN ('auto', 'cpu', 'cuda')", name="device"),

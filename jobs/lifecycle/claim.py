@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, select
 
-from jobs.lifecycle.checkpoints import CheckpointRef, newest
+from jobs.lifecycle.checkpoints import CheckpointRef, ResumePoint, resume_point
 from jobs.lifecycle.lease import AnyRow, Lease, after, clock
 from jobs.lifecycle.transitions import move
 from jobs.states import State
@@ -53,9 +53,9 @@ def claim(
     lease = Lease(row.id, row.attempt + 1, uuid4())
     spec = JobSpec.model_validate(row.spec)
     resolved = _fix(Resolved.model_validate(row.resolved), spec, device, threads)
-    saved, summary = newest(conn, row.id) or (None, {})
-    claimed = Claim(lease, worker_id, spec, resolved, saved.step if saved else 0, saved)
-    _start(conn, row, claimed, summary, lease_seconds)
+    point = resume_point(conn, row.id)
+    claimed = Claim(lease, worker_id, spec, resolved, point.step, point.checkpoint)
+    _start(conn, row, claimed, point, lease_seconds)
     return claimed
 
 
@@ -92,7 +92,7 @@ def _fix(resolved: Resolved, spec: JobSpec, device: Literal["cpu", "cuda"], thre
     return resolved.model_copy(update=fixed)
 
 
-def _start(conn: Connection, row: AnyRow, claimed: Claim, summary: dict[str, Any], lease_seconds: float) -> None:
+def _start(conn: Connection, row: AnyRow, claimed: Claim, point: ResumePoint, lease_seconds: float) -> None:
     number, from_step = claimed.lease.attempt, claimed.from_step
     move(
         conn,
@@ -105,10 +105,9 @@ def _start(conn: Connection, row: AnyRow, claimed: Claim, summary: dict[str, Any
         worker_id=claimed.worker_id,
         device=claimed.resolved.device,
         resolved=claimed.resolved.model_dump(mode="json"),
-        observed_step=from_step,
-        saved_step=claimed.checkpoint.step if claimed.checkpoint else None,
-        summary=summary,
+        restart=False,
         started_at=func.coalesce(job.c.started_at, clock()),
+        **point.columns(),
     )
     conn.execute(
         insert(attempt).values(

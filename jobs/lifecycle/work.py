@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from jobs.documents import pack
 from jobs.lifecycle.checkpoints import CheckpointRef, begin_checkpoint, complete_checkpoint, put_chunk
-from jobs.lifecycle.crash import after_crash, after_drain, end_attempt
+from jobs.lifecycle.crash import RELEASED, after_crash, after_drain, end_attempt
 from jobs.lifecycle.lease import Fenced, Lease, after, clock, fence, fenced, lock, owned
 from jobs.lifecycle.transitions import move, note
 from jobs.metrics.codec import Segment
@@ -116,19 +116,20 @@ def crash(conn: Connection, lease: Lease, *, error: dict[str, Any], log: str | N
     try:
         row = lock(conn, lease)
     except Fenced:
-        return _left_before(conn, lease, Outcome.CRASHED)
+        return _left_before(conn, lease, {Outcome.CRASHED})
     return after_crash(conn, row, Outcome.CRASHED, error=error, log=log)
 
 
 def requeue(conn: Connection, lease: Lease, *, reason: str, log: str | None) -> State:
-    """Give the job back without counting a crash, to go on from its last checkpoint; returns its next state.
+    """Give the job up without counting a crash, to go on from its last checkpoint; returns its next state: paused
+    where that is asked for, cancelled likewise, else queued.
 
-    `reason` stands in the event. A pending cancel or pause is heeded. Repeatable.
+    `reason` stands in the event. Repeatable.
     """
     try:
         row = lock(conn, lease)
     except Fenced:
-        return _left_before(conn, lease, Outcome.DRAINED)
+        return _left_before(conn, lease, set(RELEASED.values()))
     return after_drain(conn, row, reason=reason, log=log)
 
 
@@ -173,8 +174,8 @@ def _finished_before(conn: Connection, lease: Lease, states: set[State]) -> Stat
     return State(outcome)
 
 
-def _left_before(conn: Connection, lease: Lease, outcome: Outcome) -> State:
-    if _outcome(conn, lease) != outcome:
+def _left_before(conn: Connection, lease: Lease, outcomes: set[Outcome]) -> State:
+    if _outcome(conn, lease) not in outcomes:
         raise fenced(lease)
     left = (job_event.c.job_id == lease.job_id) & (job_event.c.attempt == lease.attempt)
     query = select(job_event.c.to_state).where(left, job_event.c.from_state == State.RUNNING)

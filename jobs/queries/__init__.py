@@ -17,7 +17,8 @@ from jobs.queries.history import (
     checkpoints,
     events,
 )
-from jobs.queries.jobs import JobPage, JobRow, ShownState, get_job, list_jobs
+from jobs.queries.jobs import JobPage, JobRow, get_job, list_jobs
+from jobs.states import ShownState
 
 __all__ = [
     "AttemptRow",
