@@ -21,6 +21,7 @@ from worker.training.messages import (
     Progress,
     Ready,
     RunUntil,
+    Stop,
     Stopped,
     TrainerJob,
     decode,
@@ -42,6 +43,7 @@ SUMMARY = {"last": {"train/loss": 0.1}, "best": {"val/loss": {"value": 0.5, "ste
         Stopped("pause", 3),
         Failed("scratch-full", "no room", True, None),
         RunUntil(12345.678901234567),
+        Stop("drain"),
     ],
     ids=lambda message: type(message).__name__,
 )

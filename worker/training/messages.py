@@ -4,7 +4,7 @@ A message is a frozen dataclass and travels as one JSON object: `{"type": ..., <
 and infinities are written as Python's json writes them. Nothing is pickled.
 
     from the trainer   Phase, Ready, Progress, Metrics, Checkpoint, and as its last one Finished, Stopped or Failed
-    to the trainer     RunUntil (heeded by the child's own timer; cancel is a SIGKILL and no message)
+    to the trainer     RunUntil (heeded by the child's own timer), Stop; cancel is a SIGKILL and no message
 
 Steps count optimizer updates from 1; step 0 is the state before the first. `TrainerJob` is all that a trainer is
 told at its start.
@@ -126,7 +126,14 @@ class RunUntil:
     boottime: float
 
 
-Message = Phase | Ready | Progress | Metrics | Checkpoint | Finished | Stopped | Failed | RunUntil
+@dataclass(frozen=True)
+class Stop:
+    """Take a checkpoint at the next safe point and stop; None takes that back, if the trainer has not stopped yet."""
+
+    kind: StopKind | None
+
+
+Message = Phase | Ready | Progress | Metrics | Checkpoint | Finished | Stopped | Failed | RunUntil | Stop
 
 _TYPES: dict[str, type[Message]] = {
     "phase": Phase,
@@ -138,6 +145,7 @@ _TYPES: dict[str, type[Message]] = {
     "stopped": Stopped,
     "failed": Failed,
     "run_until": RunUntil,
+    "stop": Stop,
 }
 _NAMES = {cls: name for name, cls in _TYPES.items()}
 
