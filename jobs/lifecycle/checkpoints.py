@@ -95,7 +95,7 @@ def put_chunk(conn: Connection, lease: Lease, *, blob_id: int, seq: int, data: b
 def complete_checkpoint(
     conn: Connection, lease: Lease, *, checkpoint_id: int, model_sha256: bytes, state_sha256: bytes
 ) -> None:
-    """Make the checkpoint readable, and the place where the next attempt starts.
+    """Make the checkpoint readable, and the place where the next attempt starts; its step counts as observed.
 
     Repeating it changes nothing. Raises Fenced, or IncompleteUpload where chunks are missing.
     """
@@ -109,8 +109,8 @@ def complete_checkpoint(
     for blob_id, sha256 in ((found.model_blob_id, model_sha256), (found.state_blob_id, state_sha256)):
         _complete_blob(conn, blob_id, sha256)
     conn.execute(update(checkpoint).where(of_id).values(complete=True, completed_at=clock()))
-    saved = func.greatest(job.c.saved_step, found.step)
-    changes = {"saved_step": saved, "version": job.c.version + 1, "updated_at": clock()}
+    steps = {name: func.greatest(job.c[name], found.step) for name in ("saved_step", "observed_step")}
+    changes = steps | {"version": job.c.version + 1, "updated_at": clock()}
     conn.execute(update(job).where(job.c.id == lease.job_id).values(changes))
     note(conn, row, "checkpoint", {"checkpoint": found.id, "step": found.step, "kind": found.kind})
 
