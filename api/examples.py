@@ -103,6 +103,9 @@ _JOB: Json = {
     "links": {
         "self": JOB_PATH,
         "cancel": f"{JOB_PATH}/cancel",
+        "pause": f"{JOB_PATH}/pause",
+        "resume": f"{JOB_PATH}/resume",
+        "retry": f"{JOB_PATH}/retry",
         "events": f"{JOB_PATH}/events",
         "attempts": f"{JOB_PATH}/attempts",
         "metrics": f"{JOB_PATH}/metrics",

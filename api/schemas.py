@@ -27,9 +27,10 @@ class Progress(Answer):
     """How far the job is. Steps are optimizer updates."""
 
     step: int
+    """The newest step that was observed."""
     total_steps: int
     saved_step: int | None
-    """Step of the newest complete checkpoint: what a crash would go back to."""
+    """Step of the newest complete checkpoint: what a crash would go back to, and a pause goes on from."""
     epoch: int | None
     rate_steps_per_second: float | None
     eta_seconds: float | None
@@ -66,6 +67,9 @@ class JobLinks(Answer):
 
     self: str
     cancel: str
+    pause: str
+    resume: str
+    retry: str
     events: str
     attempts: str
     metrics: str

@@ -139,6 +139,9 @@ def _job_links(job_id: UUID) -> JobLinks:
     return JobLinks(
         self=path,
         cancel=f"{path}/cancel",
+        pause=f"{path}/pause",
+        resume=f"{path}/resume",
+        retry=f"{path}/retry",
         events=f"{path}/events",
         attempts=f"{path}/attempts",
         metrics=f"{path}/metrics",

@@ -22,6 +22,8 @@ STATE_STYLES = {
     "queued": "dim",
     "running": "cyan",
     "cancelling": "yellow",
+    "pausing": "yellow",
+    "paused": "yellow",
     "succeeded": "green",
     "diverged": "magenta",
     "failed": "red",

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 Part = Literal["model", "state"]
+Start = Literal["checkpoint", "start"]
 Column = Literal["first", "last", "min", "max", "mean"]
 FINAL_STATES = frozenset({"succeeded", "diverged", "failed", "cancelled"})
 
@@ -26,7 +27,9 @@ class Answer(BaseModel):
 
 
 class Progress(Answer):
-    """How far a job is. Steps are optimizer updates; `saved_step` is the newest checkpoint's."""
+    """How far a job is. Steps are optimizer updates: `step` is the newest observed, `saved_step` the newest
+    checkpoint's.
+    """
 
     step: int = 0
     total_steps: int | None = None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import ValidationError
 
-from traind.client.answers import Answer, CatalogueEntry, Checkpoint, Event, Job, Metrics, Part
+from traind.client.answers import Answer, CatalogueEntry, Checkpoint, Event, Job, Metrics, Part, Start
 from traind.client.download import ProgressCallback, download
 from traind.client.http import Http
 from traind.errors import ApiError, InvalidSpec
@@ -80,13 +80,26 @@ class Client:
 
     def cancel(self, job_id: JobId) -> Job:
         """Ask for the job's end. A job that is already cancelled is returned as it is."""
-        try:
-            return _read(Job, self._http.json("POST", f"{_job_path(job_id)}/cancel"))
-        except ApiError as e:
-            job = self.get(job_id) if e.status == 409 else None
-            if job is None or job.state != "cancelled":
-                raise
-            return job
+        return self._ask(job_id, "cancel")
+
+    def pause(self, job_id: JobId) -> Job:
+        """Hold the job. One that runs is `pausing` until its checkpoint is complete, then `paused`."""
+        return self._ask(job_id, "pause")
+
+    def resume(self, job_id: JobId) -> Job:
+        """Let a paused job go on; of one that is still `pausing` the request is taken back."""
+        return self._ask(job_id, "resume")
+
+    def retry(self, job_id: JobId, *, start: Start = "checkpoint") -> Job:
+        """Try a failed or cancelled job again, from its last checkpoint or from the start."""
+        return self._ask(job_id, "retry", [("from", start)])
+
+    def _ask(self, job_id: JobId, verb: str, params: Sequence[tuple[str, str]] = ()) -> Job:
+        """Raises ApiError (state-conflict, status 409) where the job's state forbids the verb.
+
+        May be repeated after a lost answer: the service answers the same.
+        """
+        return _read(Job, self._http.json("POST", f"{_job_path(job_id)}/{verb}", params=params))
 
     def events(self, job_id: JobId, *, after: int | None = None) -> Iterator[Event]:
         """The job's record, oldest first; with `after`, only what follows that event."""
