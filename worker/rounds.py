@@ -6,6 +6,7 @@ do no harm. A round that fails is logged and the next one comes.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -22,6 +23,8 @@ from worker.host import Host
 from worker.slot import Slot
 
 SEEN_SECONDS = 5.0
+HUNG = 70
+"""Exit code of a worker whose slot hangs (EX_SOFTWARE)."""
 PARTITIONS_SECONDS = 2.0
 COMPACT_SECONDS = 10.0
 COMPACT_ATTEMPTS = 16
@@ -87,6 +90,24 @@ def housekeeping(host: Host) -> tuple[Rounds, Rounds]:
         Rounds("partitions", lambda: ensure_partitions(host.engine), seconds=PARTITIONS_SECONDS),
         Rounds("compaction", lambda: compact_due(host.engine, limit=COMPACT_ATTEMPTS), seconds=COMPACT_SECONDS),
     )
+
+
+def watchdog(slot: Slot) -> Rounds:
+    """Ends a worker whose slot hangs, so that whoever keeps it running starts another one in its place.
+
+    Its trainer ends with it, and its job goes on elsewhere. Two looks in a row must find it hanging: a process that
+    was stopped for a while has not moved either when it goes on.
+    """
+    hung = 0
+
+    def round_() -> None:
+        nonlocal hung
+        hung = 0 if slot.alive() else hung + 1
+        if hung >= 2:
+            log.critical("the slot hangs; the worker ends")
+            os._exit(HUNG)
+
+    return Rounds("watchdog", round_, seconds=SEEN_SECONDS)
 
 
 def sign_of_life(host: Host, slot: Slot) -> Rounds:

@@ -86,6 +86,7 @@ class Slot:
         try:
             state = self._attempt.run()
         finally:
+            self._turned_at = time.monotonic()
             with self._lock:
                 self._attempt = None
         if state is State.QUEUED:

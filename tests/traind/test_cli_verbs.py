@@ -6,18 +6,16 @@ import json
 
 from tests.traind.commands import Here
 from tests.traind.test_cli_service import ENDLESS, endless  # noqa: F401  a fixture
+from tests.worker.service import until
 from traind.client import Client, Job
 
 
 def test_pause_and_resume(here: Here, env: dict[str, str], client: Client, endless: str) -> None:  # noqa: F811
-    while client.get(endless).progress.step < 100:
-        pass
+    until(lambda: client.get(endless).progress.step, lambda step: step >= 100)
     asked = here("pause", endless, "-o", "json", env=env)
     assert asked.returncode == 0
     assert json.loads(asked.stdout)[0]["state"] in ("pausing", "paused")
-    while client.get(endless).state == "pausing":
-        pass
-    job = client.get(endless)
+    job = until(lambda: client.get(endless), lambda job: job.state != "pausing")
     assert (job.state, job.progress.saved_step) == ("paused", job.progress.step)
     header, row = here("pause", endless, env=env).stdout.splitlines()
     assert header.split()[7:9] == ["step", "saved"]
@@ -26,8 +24,7 @@ def test_pause_and_resume(here: Here, env: dict[str, str], client: Client, endle
     resumed = here("resume", endless, env=env)
     assert resumed.returncode == 0
     assert "queued" in resumed.stdout or "running" in resumed.stdout
-    while client.get(endless).progress.step <= (job.progress.step or 0):
-        pass
+    until(lambda: client.get(endless).progress.step, lambda step: step > job.progress.step)
 
 
 def test_retry_from_the_start(here: Here, env: dict[str, str], client: Client) -> None:
@@ -37,8 +34,7 @@ def test_retry_from_the_start(here: Here, env: dict[str, str], client: Client) -
     attempts = client.get(job_id).attempt
     retried = here("retry", job_id, "--from", "start", "-o", "json", env=env)
     assert retried.returncode == 0
-    while client.get(job_id).attempt == attempts:
-        pass
+    until(lambda: client.get(job_id).attempt, lambda attempt: attempt == attempts + 1)
     assert [event.data for event in client.events(job_id) if event.kind == "retried"] == [{"from": "start", "step": 0}]
     client.cancel(job_id)
     client.wait(job_id, timeout_seconds=30)
