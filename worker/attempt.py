@@ -191,5 +191,7 @@ def _end(conn: Connection, lease: Lease, ending: Ending | None, printed: str) ->
 
 
 def _brief(ending: Ending | None) -> dict[str, str]:
+    if isinstance(ending, Requeue):
+        return {"reason": ending.reason}
     error = ending.error if isinstance(ending, Finish | Crash) else None
     return {name: error[name] for name in ("code", "message")} if error else {}
