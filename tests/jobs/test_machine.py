@@ -267,6 +267,7 @@ def stay_in_back_off(engine: Engine, job_id: UUID) -> None:
         conn.execute(update(job).where(job.c.id == job_id).values(not_before=after(3_600)))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_whatever_happens_every_job_keeps_one_legal_line_of_history(engine: Engine, project_id: int) -> None:
     workers = [add_worker(engine) for _ in range(3)]

@@ -104,6 +104,7 @@ def pairs(state: str) -> Iterator[tuple[str, str]]:
         yield from ((other, verb) for other in others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", STATES)
 def test_two_at_once_come_out_as_one_after_the_other(make: Callable[[str], Case], state: str) -> None:
     with ThreadPoolExecutor(1) as pool:

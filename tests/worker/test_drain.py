@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jobs.lifecycle.retry import Start
 from tests.worker.conftest import StartWorker
 from tests.worker.processes import Worker
 from tests.worker.proxy import postgres_proxy
@@ -24,6 +25,7 @@ def told_to_stop(worker: Worker) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["--once"]], ids=["listening", "once"])
 def test_the_job_goes_on_from_the_step_it_was_at(
     service: Service, start: StartWorker, queue: str, arguments: list[str]
@@ -82,6 +84,7 @@ def test_what_has_nothing_to_save_is_given_back_at_once_and_what_takes_too_long_
     assert took < 10
 
 
+@pytest.mark.slow
 def test_while_postgres_is_away_the_worker_ends_in_its_time(service: Service, start: StartWorker, queue: str) -> None:
     """It cannot say so: its lease runs out, and that counts as a crash."""
     with (
@@ -101,33 +104,31 @@ def test_while_postgres_is_away_the_worker_ends_in_its_time(service: Service, st
     assert (job.state, job.attempt, job.crash_count) == ("succeeded", 2, 1)
 
 
-def test_a_failed_or_cancelled_job_is_retried_from_either_end(service: Service, start: StartWorker, queue: str) -> None:
+@pytest.mark.usefixtures("shared_worker")
+def test_a_cancelled_job_is_retried_from_either_end(service: Service) -> None:
     """Over again, the line of history is that of a run by itself; so it is from the last checkpoint."""
-    with start("worker"):
-        whole = service.wait_final(service.submit(MEDIUM, queue=queue))
-        job_id = service.submit(MEDIUM, queue=queue)
-        for start_from in ("start", "checkpoint"):
-            service.wait_saved(job_id)
-            service.cancel(job_id)
-            cancelled = service.wait_final(job_id)
-            service.retry(job_id, start_from)  # type: ignore[arg-type]
-        job = service.wait_final(job_id)
+    whole = service.wait_final(service.submit(MEDIUM))
+    job_id = service.submit(MEDIUM)
+    starts: tuple[Start, ...] = ("start", "checkpoint")
+    for start_from in starts:
+        service.wait_saved(job_id)
+        service.cancel(job_id)
+        cancelled = service.wait_final(job_id)
+        service.retry(job_id, start_from)
+    job = service.wait_final(job_id)
 
     assert (job.state, job.attempt) == ("succeeded", 3)
-    first, second, third = service.attempts(job_id)
-    assert (first.from_step, second.from_step, third.from_step) == (0, 0, cancelled.saved_step)
+    assert [a.from_step for a in service.attempts(job_id)] == [0, 0, cancelled.saved_step]
     assert points(service, job_id) == points(service, whole.id)
     assert service.checkpoints(job_id)[-1].model == service.checkpoints(whole.id)[-1].model
 
 
-def test_max_runtime_counts_for_each_attempt_and_keeps_the_checkpoints(
-    service: Service, start: StartWorker, queue: str
-) -> None:
-    with start("worker"):
-        job_id = service.submit(LONG, queue=queue, max_runtime_seconds=2)
-        first = service.wait_final(job_id)
-        service.retry(job_id)
-        second = service.wait(job_id, lambda job: job.attempt == 2 and job.state == "failed")
+@pytest.mark.usefixtures("shared_worker")
+def test_max_runtime_counts_for_each_attempt_and_keeps_the_checkpoints(service: Service) -> None:
+    job_id = service.submit(LONG, max_runtime_seconds=2)
+    first = service.wait_final(job_id)
+    service.retry(job_id)
+    second = service.wait(job_id, lambda job: job.attempt == 2 and job.state == "failed")
 
     assert first.error["code"] == second.error["code"] == "max-runtime"
     assert service.attempts(job_id)[1].from_step == first.saved_step
