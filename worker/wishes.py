@@ -11,10 +11,14 @@ from __future__ import annotations
 import threading
 import time
 
+import structlog
+
 from jobs.settings import Settings
 from worker.trainer import Trainer
 from worker.training.messages import StopKind
 from worker.verdict import Requeue, Verdict
+
+log = structlog.get_logger(__name__)
 
 REASONS: dict[StopKind, str] = {"pause": "paused", "drain": "drained"}
 """As they stand in the event of an attempt that stopped when asked; `…-expired` where its time was over before."""
@@ -78,3 +82,4 @@ class Wishes:
         if wanted != self._told:
             self._told = wanted
             self._trainer.ask_to_stop(wanted)
+            log.info("the trainer was asked to stop" if wanted else "the trainer may go on", wish=wanted)

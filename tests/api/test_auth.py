@@ -11,6 +11,7 @@ from api.key_cache import MAX_KEYS, TTL_SECONDS, KeyCache
 from jobs import keys, tables
 from jobs.keys import Principal
 from jobs.settings import Settings
+from jobs.states import VERBS
 from tests.api.project import Project
 
 NO_JOB = "00000000-0000-0000-0000-000000000000"
@@ -74,7 +75,7 @@ def test_an_admin_may_read_and_write(project: Project, anonymous: httpx2.Client)
 def test_nothing_of_another_project_exists(project: Project, other: Project) -> None:
     job = project.submit()
     checkpoint = project.checkpoint(project.start(), step=1)
-    paths = [path for name, path in job["links"].items() if name != "cancel"]
+    paths = [path for name, path in job["links"].items() if name not in VERBS]
     paths += [f"/v1/checkpoints/{checkpoint}", f"/v1/checkpoints/{checkpoint}/content"]
     assert {project.http.get(path).status_code for path in paths} == {200}
     for path in paths:

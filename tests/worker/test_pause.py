@@ -120,11 +120,12 @@ def test_an_evaluation_is_brought_to_its_end_first(service: Service) -> None:
     assert service.steps(job_id, "val/loss") == [1, 2, 3]
 
 
-@pytest.mark.usefixtures("shared_worker")
-def test_taken_back_in_time_it_leaves_no_trace(service: Service) -> None:
+def test_taken_back_in_time_it_leaves_no_trace(service: Service, shared_worker: Worker) -> None:
+    told = shared_worker.log.count("asked to stop")
     job_id = service.submit(SLOW_EVALUATION)
     service.wait(job_id, lambda job: job.phase == "evaluate")
     service.pause(job_id)
+    until(lambda: shared_worker.log.count("asked to stop"), lambda times: times > told)
     service.resume(job_id)
     job = service.wait_final(job_id)
 
