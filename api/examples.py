@@ -170,6 +170,34 @@ _SERIES: Json = {
     },
     "nonfinite": [["last", 1, "nan"]],
 }
+_WORKER: Json = {
+    "id": "019a9d2b-0000-7000-8000-000000000000",
+    "name": "gpu-box-1",
+    "state": "live",
+    "device": "cpu",
+    "queues": ["default"],
+    "slots": 1,
+    "busy": 1,
+    "jobs": [
+        {
+            "id": JOB_ID,
+            "name": SPEC["name"],
+            "attempt": 1,
+            "phase": "train",
+            "step": 460,
+            "total_steps": 920,
+            "rate_steps_per_second": 1850.0,
+            "lease_left_seconds": 57.2,
+            "link": JOB_PATH,
+        }
+    ],
+    "versions": {"traind": "0.1.0", "torch": "2.13.0"},
+    "started_at": AT[0],
+    "last_seen_at": AT[2],
+    "seen_seconds": 2.8,
+    "stopped_at": None,
+}
+_IDLE: Json = {"id": "019a9d2b-0000-7000-8000-000000000001", "name": "gpu-box-2", "busy": 0, "jobs": []}
 
 ANSWERS: Json = {
     "Job": _JOB,
@@ -179,6 +207,7 @@ ANSWERS: Json = {
     "Checkpoint": _CHECKPOINT,
     "CheckpointList": {"checkpoints": [_CHECKPOINT]},
     "Metrics": {"job_id": JOB_ID, "step_from": 0, "step_to": None, "attempts": "visible", "series": [_SERIES]},
+    "WorkerList": {"workers": [_WORKER, _WORKER | _IDLE]},
     "Ready": {"status": "degraded", "degraded": ["redis"]},
 }
 """By the name of the model in api.schemas."""

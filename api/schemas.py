@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from jobs.queries import ShownState
+from jobs.queries import ShownState, WorkerState
 from jobs.states import Outcome
 
 NonFinite = Literal["nan", "inf", "-inf"]
@@ -238,6 +238,49 @@ class Metrics(Answer):
     step_to: int | None
     attempts: Literal["visible", "all"]
     series: list[Series]
+
+
+class HeldJob(Answer):
+    """A running job of yours, and how far it is."""
+
+    id: UUID
+    name: str | None
+    attempt: int
+    phase: str | None
+    step: int
+    total_steps: int
+    rate_steps_per_second: float | None
+    lease_left_seconds: float
+    """How long the worker keeps it unheard of; below 0 another one may take it."""
+    link: str
+
+
+class Worker(Answer):
+    """A worker process, and what it holds."""
+
+    id: UUID
+    name: str
+    state: WorkerState
+    """`silent`: it has not said that it is alive for some time, and has not stopped as it should either."""
+    device: Literal["cpu", "cuda"]
+    queues: list[str]
+    slots: int
+    busy: int
+    """Jobs that it holds, those of other projects too."""
+    jobs: list[HeldJob]
+    """Those of the key's project."""
+    versions: dict[str, str]
+    started_at: datetime
+    last_seen_at: datetime
+    seen_seconds: float
+    """How long ago it was last seen, on the service's clock."""
+    stopped_at: datetime | None
+
+
+class WorkerList(Answer):
+    """Workers: live ones, silent ones, and then those that stopped, newest first."""
+
+    workers: list[Worker]
 
 
 class CatalogueEntry(Answer):

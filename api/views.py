@@ -1,4 +1,4 @@
-"""From rows to the JSON of `api.schemas`: what a stored job, event, attempt or checkpoint looks like to a client."""
+"""From rows to the JSON of `api.schemas`: what a job, event, attempt, checkpoint or worker looks like to a client."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from api.schemas import (
     CheckpointLinks,
     Event,
     Failure,
+    HeldJob,
     Job,
     JobLinks,
     NonFinite,
     Progress,
     Summary,
+    Worker,
 )
-from jobs.queries import AttemptRow, BlobRow, CheckpointRow, EventRow, JobRow
+from jobs import queries
+from jobs.queries import AttemptRow, BlobRow, CheckpointRow, EventRow, JobRow, WorkerRow
 from jobs.states import State
 
 
@@ -116,6 +119,24 @@ def checkpoint_view(checkpoint: CheckpointRow) -> Checkpoint:
     )
 
 
+def worker_view(worker: WorkerRow) -> Worker:
+    return Worker(
+        id=worker.id,
+        name=worker.name,
+        state=worker.state,
+        device="cuda" if worker.device == "cuda" else "cpu",
+        queues=list(worker.queues),
+        slots=worker.slots,
+        busy=worker.busy,
+        jobs=[_held_view(job) for job in worker.jobs],
+        versions=worker.versions,
+        started_at=worker.started_at,
+        last_seen_at=worker.last_seen_at,
+        seen_seconds=round(worker.seen_seconds, 3),
+        stopped_at=worker.stopped_at,
+    )
+
+
 def non_finite(value: float) -> NonFinite:
     if math.isnan(value):
         return "nan"
@@ -131,6 +152,20 @@ def _progress(job: JobRow) -> Progress:
         epoch=job.summary.get("epoch"),
         rate_steps_per_second=job.summary.get("rate"),
         eta_seconds=job.summary.get("eta_seconds") if running else None,
+    )
+
+
+def _held_view(job: queries.HeldJob) -> HeldJob:
+    return HeldJob(
+        id=job.id,
+        name=job.name,
+        attempt=job.attempt,
+        phase=job.phase,
+        step=job.step,
+        total_steps=job.total_steps,
+        rate_steps_per_second=job.rate_steps_per_second,
+        lease_left_seconds=round(job.lease_left_seconds, 3),
+        link=job_path(job.id),
     )
 
 

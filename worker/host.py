@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from worker.scratch import own_folder
 POOL_SIZE = 8
 """Slot, pipe, upload, reaper and each kind of housekeeping use one connection at a time."""
 PACKAGES = ("traind", "torch", "numpy", "celery", "psycopg")
+"""Whose versions are told to the list of workers, beside Python's."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def usable_cores() -> int:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -2,6 +2,7 @@
 
     jobs      one job, and the list with its filters and cursor
     history   a job's events, attempts and checkpoints
+    workers   the list of workers, and what each holds
 
 Each function takes the caller's project: what belongs to another does not exist. Postgres is the only source, and
 nothing here reads metric points: what lists show are the summary columns of the job.
@@ -18,6 +19,7 @@ from jobs.queries.history import (
     events,
 )
 from jobs.queries.jobs import JobPage, JobRow, get_job, list_jobs
+from jobs.queries.workers import HeldJob, WorkerRow, WorkerState, list_workers
 from jobs.states import ShownState
 
 __all__ = [
@@ -25,13 +27,17 @@ __all__ = [
     "BlobRow",
     "CheckpointRow",
     "EventRow",
+    "HeldJob",
     "JobPage",
     "JobRow",
     "ShownState",
+    "WorkerRow",
+    "WorkerState",
     "attempts",
     "checkpoint",
     "checkpoints",
     "events",
     "get_job",
     "list_jobs",
+    "list_workers",
 ]

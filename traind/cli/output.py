@@ -28,6 +28,12 @@ STATE_STYLES = {
     "diverged": "magenta",
     "failed": "red",
     "cancelled": "yellow",
+    "live": "green",
+    "silent": "red",
+    "stopped": "dim",
+    "ok": "green",
+    "warning": "yellow",
+    "error": "red",
 }
 
 

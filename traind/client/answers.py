@@ -165,6 +165,37 @@ class Metrics(Answer):
     series: tuple[Series, ...]
 
 
+class HeldJob(Answer):
+    """A running job that a worker holds, and how far it is."""
+
+    id: str
+    name: str | None = None
+    attempt: int = 0
+    phase: str | None = None
+    step: int = 0
+    total_steps: int | None = None
+    rate_steps_per_second: float | None = None
+    lease_left_seconds: float
+
+
+class Worker(Answer):
+    """A worker process: `state` is live, silent or stopped. `busy` counts the jobs of other projects too."""
+
+    id: str
+    name: str
+    state: str
+    device: str
+    queues: tuple[str, ...] = ()
+    slots: int = 1
+    busy: int = 0
+    jobs: tuple[HeldJob, ...] = ()
+    versions: dict[str, str] = {}
+    started_at: AwareDatetime
+    last_seen_at: AwareDatetime
+    seen_seconds: float
+    stopped_at: AwareDatetime | None = None
+
+
 class CatalogueEntry(Answer):
     """A data set, model or optimizer that a spec can name, with the JSON schema of its parameters."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import ValidationError
 
-from traind.client.answers import Answer, CatalogueEntry, Checkpoint, Event, Job, Metrics, Part, Start
+from traind.client.answers import Answer, CatalogueEntry, Checkpoint, Event, Job, Metrics, Part, Start, Worker
 from traind.client.download import ProgressCallback, download
 from traind.client.http import Http
 from traind.errors import ApiError, InvalidSpec
@@ -166,6 +166,11 @@ class Client:
                 raise TimeoutError(f"job {job_id} is still {job.state} after {timeout_seconds} seconds")
             time.sleep(poll_seconds)
 
+    def workers(self, *, stopped: bool = False, limit: int = 1_000) -> tuple[Worker, ...]:
+        """The workers, live ones first; with `stopped` also those that have stopped. At most `limit`."""
+        params = [("stopped", str(stopped).lower()), ("limit", str(limit))]
+        return self._all(Worker, "/v1/workers", "workers", params)
+
     def datasets(self) -> tuple[CatalogueEntry, ...]:
         return self._all(CatalogueEntry, "/v1/datasets", "datasets")
 
@@ -175,8 +180,8 @@ class Client:
     def optimizers(self) -> tuple[CatalogueEntry, ...]:
         return self._all(CatalogueEntry, "/v1/optimizers", "optimizers")
 
-    def _all(self, kind: type[A], path: str, name: str) -> tuple[A, ...]:
-        return tuple(_read(kind, item) for item in _items(self._http.json("GET", path), name))
+    def _all(self, kind: type[A], path: str, name: str, params: Sequence[tuple[str, str]] = ()) -> tuple[A, ...]:
+        return tuple(_read(kind, item) for item in _items(self._http.json("GET", path, params=params), name))
 
     def _pages(self, path: str, name: str, cursor: str, params: Sequence[tuple[str, str]]) -> Iterator[Any]:
         """The items of every page; `cursor` is the parameter that continues, next_<cursor> its value in the answer."""
