@@ -81,12 +81,16 @@ DURABILITY = (
 
 
 def engine(url: str) -> Engine | Finding:
-    """An engine on the database, or why the URL cannot be one's. Connects to nothing."""
+    """An engine on the database, or why the URL cannot be one's. Connects to nothing.
+
+    It asks for UTF8, so that a database of another encoding can say so.
+    """
     try:
-        make_url(url)
+        asking = make_url(url).update_query_dict({"client_encoding": "utf8"})
     except (ArgumentError, ValueError):
         return error("database", "TRAIND_DATABASE_URL cannot be read as a URL", URL_FIX)
     try:
+        url = asking.render_as_string(hide_password=False)
         return make_engine(url, application_name=APPLICATION_NAME, pool_size=0)
     except ValueError as problem:
         return error("database", str(problem), URL_FIX)

@@ -60,13 +60,14 @@ def test_who_holds_what_and_how_fast(here: Here, env: dict[str, str], running: J
     header, row = here("workers", env=env).stdout.splitlines()
     assert header.split()[:4] == ["id", "name", "state", "device"]
     assert [worker["id"][:8], worker["name"], "live", "cpu", "default"] == row.split()[:5]
-    assert running.id in row
+    shown = next(cell for cell in row.split() if running.id.startswith(cell) and len(cell) > 8)
+    assert here("get", shown, env=env).returncode == 0
 
 
 def test_an_idle_worker_has_a_line_and_two_jobs_have_two(here: Here) -> None:
     held = {"id": "j1", "attempt": 2, "phase": "train", "step": 5, "total_steps": 9, "rate_steps_per_second": 1234.5}
     busy = WORKER | {"busy": 2, "jobs": [held | {"lease_left_seconds": -3.0}]}
-    idle = WORKER | {"name": "idle", "state": "silent", "seen_seconds": 80.0}
+    idle = WORKER | {"name": "idle", "state": "silent", "seen_seconds": 80.0, "versions": {}}
     _, first, second, third = shown(here, [busy, idle])
     assert first.split()[-7:] == ["j1", "2", "train", "5/9", "1234", "ran", "out"]
     assert second.endswith("(another project's)")

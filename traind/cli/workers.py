@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from traind.client import HeldJob, Worker
 
 HEADERS = (
-    *("id", "name", "state", "device", "queues", "traind", "torch", "seen ago"),
+    *("id", "name", "state", "device", "queues", "traind", "seen ago"),
     *("job", "attempt", "phase", "step", "steps/s", "lease left"),
 )
-NUMBERS = (7, 9, 11, 12, 13)
+NUMBERS = (6, 8, 10, 11, 12)
 ID_SHOWN = 8
+JOB_SHOWN = 13
+"""Enough for the other commands, and the line stays short."""
 BUSY = "(another project's)"
 
 
@@ -51,12 +53,11 @@ def _rows(worker: Worker) -> Iterator[tuple[object, ...]]:
 
 
 def _who(worker: Worker) -> tuple[object, ...]:
-    versions = (worker.versions.get(package) for package in ("traind", "torch"))
-    seen = duration(worker.seen_seconds)
-    return (worker.id[:ID_SHOWN], worker.name, worker.state, worker.device, ",".join(worker.queues), *versions, seen)
+    serves = (worker.device, ",".join(worker.queues), worker.versions.get("traind"))
+    return (worker.id[:ID_SHOWN], worker.name, worker.state, *serves, duration(worker.seen_seconds))
 
 
 def _held(job: HeldJob) -> tuple[object, ...]:
     step = f"{job.step}/{job.total_steps}"
     left = "ran out" if job.lease_left_seconds <= 0 else duration(job.lease_left_seconds)
-    return (job.id, job.attempt, job.phase, step, number(job.rate_steps_per_second), left)
+    return (job.id[:JOB_SHOWN], job.attempt, job.phase, step, number(job.rate_steps_per_second), left)
