@@ -32,9 +32,7 @@ def trees(*folders: str) -> Iterator[ast.Module]:
 
 
 def strings(tree: ast.AST) -> set[str]:
-    return {
-        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
 def codes_of_jobs() -> set[str]:
