@@ -34,6 +34,14 @@ class ShownState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Kind(StrEnum):
+    """What a job is for: to train, or to check another job by a replay (`jobs.lifecycle.check`)."""
+
+    TRAIN = "train"
+    VERIFY = "verify"
+    AUDIT = "audit"
+
+
 class Request(StrEnum):
     """What a user asked of a running job; cleared when it leaves running. Cancel wins over pause."""
 

@@ -24,3 +24,13 @@ def cuts(job_id: UUID | ColumnElement[UUID]) -> Subquery:
     cut = case((job.c.restart, literal(0, BigInteger)), else_=line).label("cut")
     rows = select(attempt.c.number, cut).join(job, job.c.id == attempt.c.job_id)
     return rows.where(attempt.c.job_id == job_id).subquery("cuts")
+
+
+def ancestry(job_id: UUID, number: int) -> Subquery:
+    """The attempts on which attempt `number` stands, itself included, as rows (number, from_step, fingerprint, cut):
+    the line of history as it was when that attempt ran, whatever came later.
+    """
+    later = func.min(attempt.c.from_step).over(order_by=attempt.c.number.desc(), rows=(None, -1))
+    cut = func.coalesce(later, literal(NO_CUT, BigInteger)).label("cut")
+    columns = (attempt.c.number, attempt.c.from_step, attempt.c.fingerprint, cut)
+    return select(*columns).where(attempt.c.job_id == job_id, attempt.c.number <= number).subquery("ancestry")

@@ -20,6 +20,7 @@ from jobs.lifecycle.lease import Lease
 from jobs.lifecycle.work import crash, finish, requeue
 from jobs.states import State
 from worker import output
+from worker.checking import CannotCheck, inputs
 from worker.heartbeat import Heartbeat, allowance
 from worker.host import Host
 from worker.judgement import gone, over_time, stalled
@@ -27,7 +28,7 @@ from worker.pipe import Pipe
 from worker.process import StartFailed
 from worker.restore import restore
 from worker.trainer import Killed, Trainer
-from worker.training.messages import CheckpointFiles, DataSettings, TrainerJob
+from worker.training.messages import Audit, CheckpointFiles, DataSettings, TrainerJob, Verify
 from worker.uploads import Uploads
 from worker.verdict import Crash, Decided, Ending, Finish, Lost, Requeue, Verdict, error_document
 from worker.wishes import Wishes
@@ -93,12 +94,17 @@ class Attempt:
             heartbeat.held.wait(TICK_SECONDS / 10)
             self._pause(0)
         self._folder.mkdir(mode=0o700)
-        files = None
-        if self._claim.checkpoint is not None:
-            files = restore(self._host.engine, self._claim.checkpoint, self._folder, self._pause)
+        files = check = None
         try:
-            link = self._trainer.start(self._job(files), self._log_path)
+            if self._claim.check is not None:
+                files, check = inputs(self._host.engine, self._claim.check, self._folder, self._pause)
+            elif self._claim.checkpoint is not None:
+                files = restore(self._host.engine, self._claim.checkpoint, self._folder, self._pause)
+            link = self._trainer.start(self._job(files, check), self._log_path)
         except Killed:
+            return
+        except CannotCheck as error:
+            self.verdict.decide(Finish(State.FAILED, summary={}, error=error.document))
             return
         except StartFailed as error:
             self._verdict.decide(Crash(error_document("trainer-not-started", str(error))))
@@ -116,7 +122,7 @@ class Attempt:
         with pipe, uploads:
             self._verdict.guard(partial(self._supervise, pipe, uploads))
 
-    def _job(self, files: CheckpointFiles | None) -> str:
+    def _job(self, files: CheckpointFiles | None, check: Verify | Audit | None) -> str:
         settings = self._host.settings
         data = DataSettings(
             fashion_mnist_dir=settings.fashion_mnist_dir,
@@ -129,6 +135,7 @@ class Attempt:
             scratch_dir=self._folder,
             checkpoint=files,
             settings=data,
+            check=check,
         )
         return job.model_dump_json()
 
@@ -182,7 +189,15 @@ class Attempt:
 def _end(conn: Connection, lease: Lease, ending: Ending | None, printed: str) -> State:
     match ending:
         case Finish():
-            return finish(conn, lease, state=ending.state, error=ending.error, summary=ending.summary, log=printed)
+            return finish(
+                conn,
+                lease,
+                state=ending.state,
+                error=ending.error,
+                summary=ending.summary,
+                log=printed,
+                result=ending.result,
+            )
         case Crash():
             return crash(conn, lease, error=ending.error, log=printed)
         case Requeue():

@@ -22,6 +22,7 @@ from jobs.lifecycle.work import record_fingerprint, record_metrics, record_progr
 from jobs.metrics.codec import Segment
 from jobs.states import State
 from worker.training.messages import (
+    Checked,
     Checkpoint,
     Failed,
     Finished,
@@ -131,6 +132,8 @@ class Pipe:
                 self._uploads.put(message)
             case Finished():
                 return Finish(State(message.state), message.summary, message.error)
+            case Checked():
+                return Finish(State.SUCCEEDED, summary={}, result=message.result)
             case Stopped():
                 return Requeue(REASONS[message.kind])
             case Failed():

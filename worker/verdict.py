@@ -28,6 +28,8 @@ class Finish:
     state: State
     summary: dict[str, Any]
     error: ErrorDocument | None = None
+    result: dict[str, Any] | None = None
+    """What a check found."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, select
 
+from jobs.lifecycle.check import Task, task_of
 from jobs.lifecycle.checkpoints import CheckpointRef, ResumePoint, resume_point
 from jobs.lifecycle.lease import AnyRow, Lease, after, clock
 from jobs.lifecycle.transitions import move
@@ -32,6 +33,8 @@ class Claim:
     """With device and threads fixed."""
     from_step: int
     checkpoint: CheckpointRef | None
+    check: Task | None = None
+    """What to replay and compare; None for a job that trains."""
 
 
 def claim(
@@ -53,8 +56,9 @@ def claim(
     lease = Lease(row.id, row.attempt + 1, uuid4())
     spec = JobSpec.model_validate(row.spec)
     resolved = _fix(Resolved.model_validate(row.resolved), spec, device, threads)
-    point = resume_point(conn, row.id)
-    claimed = Claim(lease, worker_id, spec, resolved, point.step, point.checkpoint)
+    check = task_of(conn, row)
+    point = ResumePoint(check.origin, {}) if check else resume_point(conn, row.id)
+    claimed = Claim(lease, worker_id, spec, resolved, point.step, point.checkpoint, check)
     _start(conn, row, claimed, point, lease_seconds)
     return claimed
 

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, case, func, literal, select, u
 from sqlalchemy.dialects.postgresql import JSONB
 
 from jobs.documents import pack
+from jobs.lifecycle.check import record_result
 from jobs.lifecycle.checkpoints import CheckpointRef, begin_checkpoint, complete_checkpoint, put_chunk
 from jobs.lifecycle.crash import RELEASED, after_crash, after_drain, end_attempt
 from jobs.lifecycle.lease import Fenced, Lease, after, clock, fence, fenced, lock, owned
@@ -92,10 +93,12 @@ def finish(
     error: dict[str, Any] | None,
     summary: dict[str, Any],
     log: str | None,
+    result: dict[str, Any] | None = None,
 ) -> State:
     """End the job with an outcome; returns the state it has now, which is cancelled where that was asked for.
 
-    `error` is {code, message, retryable, …}; needed for failed. Repeating it returns the same.
+    `error` is {code, message, retryable, …}; needed for failed. `result` is what a check found. Repeating it returns
+    the same.
     """
     if state not in FINAL:
         raise ValueError(f"{state} is not a final state")
@@ -104,7 +107,9 @@ def finish(
     except Fenced:
         return _finished_before(conn, lease, {state, State.CANCELLED})
     if row.requested == Request.CANCEL:
-        state, error = State.CANCELLED, None
+        state, error, result = State.CANCELLED, None, None
+    if result is not None:
+        record_result(conn, lease.job_id, result)
     end_attempt(conn, row, Outcome(state), error=error, log=log)
     values = {"error": pack(error), "summary": _merged(summary)}
     move(conn, row, state, {"error": error} if error else {}, **values)

@@ -2,12 +2,14 @@
 
     jobs      one job, and the list with its filters and cursor
     history   a job's events, attempts and checkpoints
+    checks    replays of a job, which are jobs of another kind
     workers   the list of workers, and what each holds
 
 Each function takes the caller's project: what belongs to another does not exist. Postgres is the only source, and
 nothing here reads metric points: what lists show are the summary columns of the job.
 """
 
+from jobs.queries.checks import CheckRow, checks, get_check
 from jobs.queries.history import (
     AttemptRow,
     BlobRow,
@@ -25,6 +27,7 @@ from jobs.states import ShownState
 __all__ = [
     "AttemptRow",
     "BlobRow",
+    "CheckRow",
     "CheckpointRow",
     "EventRow",
     "HeldJob",
@@ -36,7 +39,9 @@ __all__ = [
     "attempts",
     "checkpoint",
     "checkpoints",
+    "checks",
     "events",
+    "get_check",
     "get_job",
     "list_jobs",
     "list_workers",

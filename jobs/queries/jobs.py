@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, select, tuple_
 
 from jobs.documents import clean_text, unpack_floats
 from jobs.errors import BadCursor, NotFound
-from jobs.states import ASKED, Request, ShownState, State, shown
+from jobs.states import ASKED, Kind, Request, ShownState, State, shown
 from jobs.tables import job
 
 
@@ -68,8 +68,9 @@ _COLUMNS = [job.c[field.name] for field in fields(JobRow)]
 
 
 def get_job(conn: Connection, project_id: int, job_id: UUID) -> JobRow:
-    """Raises NotFound."""
-    row = conn.execute(select(*_COLUMNS).where(job.c.id == job_id, job.c.project_id == project_id)).one_or_none()
+    """Raises NotFound, also for a check (`queries.checks`)."""
+    here = (job.c.id == job_id, job.c.project_id == project_id, job.c.kind == Kind.TRAIN)
+    row = conn.execute(select(*_COLUMNS).where(*here)).one_or_none()
     if row is None:
         raise NotFound("job", job_id)
     return _job(row)
@@ -90,7 +91,7 @@ def list_jobs(
     `labels` wants these values, or with None any value. `cursor` is the `next_cursor` of the page before; jobs that
     are submitted meanwhile neither shift nor repeat a page.
     """
-    wanted = [job.c.project_id == project_id, *_labelled(labels or {})]
+    wanted = [job.c.project_id == project_id, job.c.kind == Kind.TRAIN, *_labelled(labels or {})]
     if state is not None:
         wanted.append(_shown_as(state))
     if optimizer is not None:

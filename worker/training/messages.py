@@ -3,7 +3,8 @@
 A message is a frozen dataclass and travels as one JSON object: `{"type": ..., <its fields>}`. Floats round-trip; NaN
 and infinities are written as Python's json writes them. Nothing is pickled.
 
-    from the trainer   Phase, Ready, Progress, Metrics, Checkpoint, and as its last one Finished, Stopped or Failed
+    from the trainer   Phase, Ready, Progress, Metrics, Checkpoint, and as its last one Finished, Checked (of a check),
+                       Stopped or Failed
     to the trainer     RunUntil (heeded by the child's own timer), Stop; cancel is a SIGKILL and no message
 
 Steps count optimizer updates from 1; step 0 is the state before the first. `TrainerJob` is all that a trainer is
@@ -15,13 +16,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from traind.spec import JobSpec, Part, Resolved
 
-PhaseName = Literal["load", "train", "evaluate", "checkpoint"]
+PhaseName = Literal["load", "train", "evaluate", "checkpoint", "compare"]
 CheckpointKind = Literal["interval", "final", "pause", "drain"]
 StopKind = Literal["pause", "drain"]
+FilePart = Literal["model", "state"]
 Summary = dict[str, Any]
 """{"last": {key: value}, "best": {key: {"value": v, "step": s}}} and, where it happened, "stopped_early": true.
 
@@ -102,6 +106,13 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """The end of a check, whatever it found: `worker.training.verify` and `audit` say what `result` holds."""
+
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Stopped:
     """The end of a run that was asked to stop; the checkpoint of `step` was sent before."""
 
@@ -133,7 +144,7 @@ class Stop:
     kind: StopKind | None
 
 
-Message = Phase | Ready | Progress | Metrics | Checkpoint | Finished | Stopped | Failed | RunUntil | Stop
+Message = Phase | Ready | Progress | Metrics | Checkpoint | Finished | Checked | Stopped | Failed | RunUntil | Stop
 
 _TYPES: dict[str, type[Message]] = {
     "phase": Phase,
@@ -142,6 +153,7 @@ _TYPES: dict[str, type[Message]] = {
     "metrics": Metrics,
     "checkpoint": Checkpoint,
     "finished": Finished,
+    "checked": Checked,
     "stopped": Stopped,
     "failed": Failed,
     "run_until": RunUntil,
@@ -176,6 +188,28 @@ class CheckpointFiles(Part):
     state_path: Path
 
 
+class Verify(Part):
+    """Replay the job to a checkpoint, and compare."""
+
+    kind: Literal["verify"] = "verify"
+    step: int
+    final: bool
+    """Whether it is the checkpoint at the end of the run."""
+    subject: CheckpointFiles
+    """As they were stored, damaged or not."""
+    intact: dict[FilePart, bool]
+    """Whether each file has the SHA-256 that it was stored with."""
+    trained_by: tuple[dict[str, Any], ...]
+    """Fingerprints of the attempts that trained these steps."""
+
+
+class Audit(Part):
+    """Replay the first steps of the job by optim_core and by torch.optim, and compare."""
+
+    kind: Literal["audit"] = "audit"
+    steps: int
+
+
 class TrainerJob(Part):
     """All that a trainer is told: JSON by `model_dump_json`, back by `model_validate_json`."""
 
@@ -184,6 +218,8 @@ class TrainerJob(Part):
     scratch_dir: Path
     checkpoint: CheckpointFiles | None = None
     settings: DataSettings
+    check: Annotated[Verify | Audit, Field(discriminator="kind")] | None = None
+    """What to replay and compare, instead of training."""
 
 
 class Control:

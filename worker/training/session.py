@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from jobs.catalog.datasets import facts
+from traind.spec import Optimizer as OptimizerSpec
 from worker.training.data import Data, load_data
 from worker.training.early_stopping import Stopping
 from worker.training.errors import DatasetCorrupt
@@ -19,6 +21,8 @@ from worker.training.metrics import Recorder
 from worker.training.models import build_model
 from worker.training.optimizer import Optimizer, build_optimizer
 from worker.training.state import Document, restore
+
+Build = Callable[[OptimizerSpec, nn.Module], Optimizer]
 
 
 @dataclass
@@ -46,7 +50,7 @@ class Session:
         }
 
 
-def prepare(job: TrainerJob) -> tuple[Session, list[str]]:
+def prepare(job: TrainerJob, *, build: Build = build_optimizer) -> tuple[Session, list[str]]:
     """Seed, model, data, optimizer, restore; and how this machine's fingerprint differs from the checkpoint's.
 
     Raises TrainingError.
@@ -57,7 +61,7 @@ def prepare(job: TrainerJob) -> tuple[Session, list[str]]:
     torch.manual_seed(spec.training.seed)
     model = build_model(spec.model, resolved.input_shape, resolved.n_outputs).to(device)
     data = load_data(spec.dataset, job.settings, device)
-    optimizer = build_optimizer(spec.optimizer, model)
+    optimizer = build(spec.optimizer, model)
     recorder = Recorder(
         optimizer,
         started=started,
