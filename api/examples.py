@@ -110,6 +110,8 @@ _JOB: Json = {
         "attempts": f"{JOB_PATH}/attempts",
         "metrics": f"{JOB_PATH}/metrics",
         "checkpoints": f"{JOB_PATH}/checkpoints",
+        "checks": f"{JOB_PATH}/checks",
+        "audit": f"{JOB_PATH}/audit",
     },
 }
 _EVENT: Json = {
@@ -151,6 +153,58 @@ _CHECKPOINT: Json = {
         "job": JOB_PATH,
         "model": "/v1/checkpoints/3/content?part=model",
         "state": "/v1/checkpoints/3/content?part=state",
+        "verify": "/v1/checkpoints/3/verify",
+    },
+}
+CHECK_ID = "019a9d2d-4a62-7d2f-9b3c-6e1f70819a0b"
+_CHECK: Json = {
+    "id": CHECK_ID,
+    "kind": "verify",
+    "state": "succeeded",
+    "phase": None,
+    "attempt": 1,
+    "job_id": JOB_ID,
+    "checkpoint_id": 3,
+    "from_checkpoint_id": 2,
+    "from_step": 460,
+    "to_step": 920,
+    "steps_done": 460,
+    "steps_total": 460,
+    "result": {
+        "kind": "verify",
+        "equal": False,
+        "exact": True,
+        "reasons": [],
+        "intact": {"model": False, "state": True},
+        "unreadable": {},
+        "ended": None,
+        "n_tensors": 17,
+        "n_different": 1,
+        "differences": [
+            {
+                "tensor": "model/1.weight",
+                "problem": "values",
+                "n_elements": 8_192,
+                "n_different": 1,
+                "first_index": [17, 3],
+                "stored": 0.0625,
+                "replayed": 0.03125,
+                "largest_difference": 0.03125,
+            }
+        ],
+        "rest": [],
+    },
+    "error": None,
+    "created_at": AT[5],
+    "started_at": AT[6],
+    "finished_at": AT[7],
+    "updated_at": AT[7],
+    "version": 5,
+    "links": {
+        "self": f"/v1/checks/{CHECK_ID}",
+        "cancel": f"/v1/checks/{CHECK_ID}/cancel",
+        "job": JOB_PATH,
+        "checkpoint": "/v1/checkpoints/3",
     },
 }
 _SERIES: Json = {
@@ -205,6 +259,8 @@ ANSWERS: Json = {
     "EventPage": {"events": [_EVENT], "next_after": None},
     "AttemptList": {"attempts": [_ATTEMPT]},
     "Checkpoint": _CHECKPOINT,
+    "Check": _CHECK,
+    "CheckList": {"checks": [_CHECK]},
     "CheckpointList": {"checkpoints": [_CHECKPOINT]},
     "Metrics": {"job_id": JOB_ID, "step_from": 0, "step_to": None, "attempts": "visible", "series": [_SERIES]},
     "WorkerList": {"workers": [_WORKER, _WORKER | _IDLE]},

@@ -10,8 +10,10 @@ Calls raise `traind.errors.ApiError`. Each is repeated with back-off where the s
 from __future__ import annotations
 
 from traind.client.answers import (
+    AuditResult,
     Buckets,
     CatalogueEntry,
+    Check,
     Checkpoint,
     Event,
     HeldJob,
@@ -19,13 +21,16 @@ from traind.client.answers import (
     Metrics,
     Progress,
     Series,
+    VerifyResult,
     Worker,
 )
 from traind.client.client import Client
 
 __all__ = [
+    "AuditResult",
     "Buckets",
     "CatalogueEntry",
+    "Check",
     "Checkpoint",
     "Client",
     "Event",
@@ -34,5 +39,6 @@ __all__ = [
     "Metrics",
     "Progress",
     "Series",
+    "VerifyResult",
     "Worker",
 ]
