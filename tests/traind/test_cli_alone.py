@@ -39,6 +39,9 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         "checkpoints",
         "download",
         "workers",
+        "verify",
+        "audit",
+        "checks",
         "datasets",
     ):
         assert f"│ {command} " in done.stdout
