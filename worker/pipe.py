@@ -133,6 +133,8 @@ class Pipe:
             case Finished():
                 return Finish(State(message.state), message.summary, message.error)
             case Checked():
+                self._note(self._phase, message.step, {})
+                self._write_progress()
                 return Finish(State.SUCCEEDED, summary={}, result=message.result)
             case Stopped():
                 return Requeue(REASONS[message.kind])

@@ -193,7 +193,7 @@ def test_a_number_is_a_checkpoint_and_a_leading_zero_a_job(here: Here) -> None:
         (("audit", "JOB", "--steps", "0"), 2, "greater than or equal to 1"),
         (("audit", "JOB", "--steps", "-5"), 2, "greater than or equal to 1"),
         (("audit", "JOB", "--steps", "139"), 2, "the job has only 138 steps"),
-        (("audit", "JOB", "--steps", "1.5"), 2, "1.5"),
+        (("audit", "JOB", "--steps", "1.5"), 2, "Invalid value for '--steps'"),
         (("audit", "JOB", "--max-ulp", "-1"), 2, "greater than or equal to 0"),
         (("audit", "00000000-0000-7000-8000-000000000000"), 1, "`traind ls` lists the jobs"),
         (("checks", "00000000-0000-7000-8000-000000000000"), 1, "`traind ls` lists the jobs"),

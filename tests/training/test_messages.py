@@ -44,7 +44,7 @@ SUMMARY = {"last": {"train/loss": 0.1}, "best": {"val/loss": {"value": 0.5, "ste
         Metrics(1, 2, {"lr": {"steps": [1, 2], "times": [0.1, 0.2], "values": [1e-3, 1e-300]}}, SUMMARY),
         Checkpoint(5, "final", "/a", "/b", 1, 2, "aa", "bb", SUMMARY),
         Finished("diverged", 9, SUMMARY, {"code": "diverged"}),
-        Checked({"equal": False, "differences": [{"tensor": "model/1.weight", "stored": None}]}),
+        Checked(9, {"equal": False, "differences": [{"tensor": "model/1.weight", "stored": None}]}),
         Stopped("pause", 3),
         Failed("scratch-full", "no room", True, None),
         RunUntil(12345.678901234567),

@@ -54,7 +54,7 @@ def audit(job: TrainerJob, task: Audit, emit: Emit, control: Control) -> None:
         return
     emit(Phase("compare"))
     names = {"steps": task.steps, "optimizer": optimizer_backend(), "torch": torch.__version__}
-    emit(Checked({**names, **_judge(ours, theirs)}))
+    emit(Checked(task.steps + len(theirs.crcs), {**names, **_judge(ours, theirs)}))
 
 
 class _Pass:

@@ -99,16 +99,20 @@ class Finished:
 
     state: Literal["succeeded", "diverged"]
     step: int
-    """Last completed step; for a divergence the step that met it, whose update was not made."""
+    """Last completed step; for a divergence the step that met it, whose update was not made (but where it is the
+    update that diverged).
+    """
     summary: Summary
     error: dict[str, Any] | None
-    """Of a divergence: code, message, step, cause, tensor, last_checkpoint_step."""
+    """Of a divergence: code, message, step, cause, rule, tensor, last_checkpoint_step."""
 
 
 @dataclass(frozen=True)
 class Checked:
     """The end of a check, whatever it found: `worker.training.verify` and `audit` say what `result` holds."""
 
+    step: int
+    """Where the replay ended; a second pass counts on."""
     result: dict[str, Any]
 
 

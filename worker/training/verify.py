@@ -55,7 +55,7 @@ def verify(job: TrainerJob, task: Verify, emit: Emit, control: Control) -> None:
     if task.final:
         session.recorder.close_window(session.step)
         session.recorder.take()
-    emit(Checked({"exact": not reasons, "reasons": reasons, **_judge(task, session, ended)}))
+    emit(Checked(session.step, {"exact": not reasons, "reasons": reasons, **_judge(task, session, ended)}))
 
 
 def _reasons(here: Fingerprint, task: Verify) -> list[str]:
