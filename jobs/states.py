@@ -82,7 +82,12 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(State.QUEUED, State.PAUSED, "paused", "pause of a job that waits"),
     Transition(State.QUEUED, State.CANCELLED, "cancelled", "cancel of a job that waits"),
     Transition(State.RUNNING, State.SUCCEEDED, "succeeded", "the last step is trained, evaluated and saved"),
-    Transition(State.RUNNING, State.DIVERGED, "diverged", "loss or gradient became non-finite: an outcome"),
+    Transition(
+        State.RUNNING,
+        State.DIVERGED,
+        "diverged",
+        "a non-finite number, or a rule of the spec: an outcome",
+    ),
     Transition(State.RUNNING, State.FAILED, "failed", "an error that a retry cannot mend, or max_attempts crashes"),
     Transition(State.RUNNING, State.CANCELLED, "cancelled", "cancel was requested, whatever became of the attempt"),
     Transition(

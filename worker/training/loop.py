@@ -59,6 +59,7 @@ def steps(job: TrainerJob, session: Session, outbox: Outbox) -> Iterator[bool]:
     """
     spec, resolved, training = job.spec, job.resolved, job.spec.training
     model, optimizer, recorder, loss_of = session.model, session.optimizer, session.recorder, session.loss_of
+    watch = session.watch
     parameters, classes, clip = list(model.parameters()), resolved.loss == "cross_entropy", training.grad_clip_norm
     total_steps, step = resolved.total_steps, session.step
     model.train()
@@ -77,16 +78,20 @@ def steps(job: TrainerJob, session: Session, outbox: Outbox) -> Iterator[bool]:
             observed.append(count_correct(outputs, targets) / len(targets))
         if clip is not None:
             observed.append(optimizer.clip_grad_norm(clip).item())
-        set_rates(optimizer, multiplier(spec.schedule, step, total_steps))
+        rate = multiplier(spec.schedule, step, total_steps)
+        set_rates(optimizer, rate)
         recorder.add(step, *observed)
         norm_is_finite = clip is not None and isfinite(observed[-1])
         check_step(model, () if norm_is_finite else [p.grad for p in parameters], step, observed[0])
+        watch.see_loss(step, observed[0], session.last_saved)
         measured = training.telemetry_every is not None and step % training.telemetry_every == 0
         if measured:
             optimizer.measure_next_step()
+        watch.before_update()
         optimizer.step()
         if measured:
             recorder.add_telemetry(step, telemetry(optimizer))
+        watch.see_update(step, rate, session.last_saved)
         outbox.beat(step)
 
         last = step == total_steps

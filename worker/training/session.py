@@ -21,6 +21,7 @@ from worker.training.metrics import Recorder
 from worker.training.models import build_model
 from worker.training.optimizer import Optimizer, build_optimizer
 from worker.training.state import Document, restore
+from worker.training.watch import Watch
 
 Build = Callable[[OptimizerSpec, nn.Module], Optimizer]
 
@@ -35,6 +36,7 @@ class Session:
     loss_of: LossFunction
     recorder: Recorder
     stopping: Stopping
+    watch: Watch
     fingerprint: Fingerprint
     step: int = 0
     last_saved: int | None = None
@@ -42,11 +44,13 @@ class Session:
 
     def document(self) -> Document:
         """What of this, beside tensors, belongs into a checkpoint."""
+        watched = self.watch.state()
         return {
             "step": self.step,
             "recorder": self.recorder.state(),
             "stopping": self.stopping.state(),
             "fingerprint": self.fingerprint,
+            **({} if watched is None else {"watch": watched}),
         }
 
 
@@ -70,8 +74,9 @@ def prepare(job: TrainerJob, *, build: Build = build_optimizer) -> tuple[Session
         grad_norm=spec.training.grad_clip_norm is not None,
     )
     stopping = Stopping(spec.training.early_stopping)
+    watch = Watch(spec.training.divergence, model)
     here = fingerprint(device, _dataset_sha256(job))
-    session = Session(model, data, optimizer, loss_function(resolved.loss), recorder, stopping, here)
+    session = Session(model, data, optimizer, loss_function(resolved.loss), recorder, stopping, watch, here)
     return session, _restore(session, job)
 
 
@@ -82,6 +87,7 @@ def _restore(session: Session, job: TrainerJob) -> list[str]:
     session.step = session.last_saved = document["step"]
     session.recorder.restore(document["recorder"])
     session.stopping.restore(document["stopping"])
+    session.watch.restore(document.get("watch"))
     return differences(session.fingerprint, document["fingerprint"])
 
 
