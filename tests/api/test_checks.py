@@ -157,6 +157,7 @@ def test_a_check_is_no_job(project: Project, job: dict[str, Any]) -> None:
 
 def test_a_job_is_no_check(project: Project, job: dict[str, Any]) -> None:
     _refused(project.http.get(f"/v1/checks/{job['id']}"), 404, "not-found")
+    _refused(project.http.post(f"/v1/checks/{job['id']}/cancel"), 404, "not-found")
     running = project.submit()
     _refused(project.http.post(f"/v1/checks/{running['id']}/cancel"), 404, "not-found")
     assert project.http.get(running["links"]["self"]).json()["state"] == "queued"

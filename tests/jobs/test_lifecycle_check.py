@@ -65,18 +65,20 @@ def test_what_was_trained_again_is_no_ancestor(engine: Engine, project_id: int) 
     """The line of history is the subject's own: also of one that a later attempt trained again."""
     job_id = add_job(engine, project_id, resources={"max_attempts": 9})
     first = start(engine).lease
-    five, nine = (save(engine, first, step).id for step in (5, 9))
+    five, seven, nine = (save(engine, first, step).id for step in (5, 7, 9))
+    later = checkpoint.c.id.in_([seven, nine])
     with engine.begin() as conn:
-        conn.execute(update(checkpoint).where(checkpoint.c.id == nine).values(complete=False, completed_at=None))
+        conn.execute(update(checkpoint).where(later).values(complete=False, completed_at=None))
     lose(engine, first)
     second = start(engine).lease
     assert attempts(engine, job_id)[-1].from_step == 5
     with engine.begin() as conn:
-        conn.execute(update(checkpoint).where(checkpoint.c.id == nine).values(complete=True, completed_at=func.now()))
+        conn.execute(update(checkpoint).where(later).values(complete=True, completed_at=func.now()))
     twelve, thirteen = (save(engine, second, step).id for step in (12, 13))
     assert origin(engine, project_id, twelve) == (five, 5)
     assert origin(engine, project_id, thirteen) == (twelve, 12)
-    assert origin(engine, project_id, nine) == (five, 5)
+    assert origin(engine, project_id, nine) == (seven, 7)
+    assert origin(engine, project_id, seven) == (five, 5)
 
 
 def test_one_that_is_incomplete_or_being_deleted_is_passed_over(engine: Engine, project_id: int) -> None:
@@ -85,6 +87,15 @@ def test_one_that_is_incomplete_or_being_deleted_is_passed_over(engine: Engine, 
     five, nine, twelve = (save(engine, lease, step) for step in (5, 9, 12))
     with engine.begin() as conn:
         begin_checkpoint(conn, lease, step=10, kind="interval", model_size=1, state_size=1, summary={})
+    assert origin(engine, project_id, twelve.id) == (nine.id, 9)
+    ten = checkpoint.c.step == 10
+    with engine.begin() as conn:
+        conn.execute(
+            update(blob)
+            .where(blob.c.state == "uploading")
+            .values(state="complete", sha256=b"x", completed_at=func.now())
+        )
+        assert conn.execute(select(checkpoint.c.complete).where(ten)).scalar_one() is False
     assert origin(engine, project_id, twelve.id) == (nine.id, 9)
     with engine.begin() as conn:
         conn.execute(update(blob).where(blob.c.id == nine.state_blob_id).values(state="deleting"))

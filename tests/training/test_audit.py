@@ -37,7 +37,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("clip", [None, 0.1])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_ours_is_torchs_but_for_rounding(tmp_path: Path, optimizer: str, clip: float | None, device: str) -> None:
-    training = PARTS["training"] | {"grad_clip_norm": clip, "telemetry_every": 3}
+    training = PARTS["training"] | {"grad_clip_norm": clip, "telemetry_every": 1}
     parts = {"optimizer": OPTIMIZERS[optimizer], "training": training, "resources": {"device": device}}
     found = audited(tmp_path, 1, **parts)
     assert found["ended"] == {"optim_core": None, "torch.optim": None}

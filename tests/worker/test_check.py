@@ -20,8 +20,8 @@ from tests.worker.conftest import StartWorker
 from tests.worker.processes import Worker, wait_dead
 from tests.worker.service import BRIEF, MEDIUM, Service
 
-SAVING = BRIEF | {"training": {"steps": 60, "threads": 1, "checkpoint_every": 25}}
-"""Checkpoints at 25, 50 and 60."""
+SAVING = BRIEF | {"training": {"steps": 60, "threads": 1, "checkpoint_every": 25, "log_every": 7}}
+"""Checkpoints at 25, 50 and 60, with open windows."""
 LARGE = SAVING | {"model": {"name": "mlp", "hidden": [4_000]}}
 """Weights of more than one chunk."""
 
@@ -131,6 +131,20 @@ def test_a_replay_that_would_start_from_damage_says_which_to_verify(service: Ser
     assert f"verify checkpoint {first.id}" in check.error["message"]
     found = result(service, ask_verify(service, first.id))
     assert found["differences"][0]["tensor"] == "model/1.weight"
+
+
+@pytest.mark.usefixtures("shared_worker")
+@pytest.mark.parametrize("deleted", [0, 1])
+def test_a_checkpoint_that_was_deleted_meanwhile(service: Service, deleted: int) -> None:
+    saved = trained(service)
+    blob = tables.blob.c.id == saved[deleted].model_blob_id
+    with service.engine.begin() as conn:
+        check = request_verify(conn, project_id=service.project_id, checkpoint_id=saved[1].id).job_id
+        conn.execute(update(tables.blob).where(blob).values(state="deleting"))
+    ring(service)
+    ended = service.wait_final(check)
+    assert (ended.state, ended.attempt, ended.error["code"]) == ("failed", 1, "checkpoint-gone")
+    assert f"checkpoint {saved[deleted].id} was deleted" in ended.error["message"]
 
 
 @pytest.mark.usefixtures("shared_worker")
