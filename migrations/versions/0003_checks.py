@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0002_checks"
-down_revision = "0001"
+revision = "0003_checks"
+down_revision = "0002_verbs"
 branch_labels = None
 depends_on = None
 
