@@ -104,7 +104,7 @@ class Attempt:
         except Killed:
             return
         except CannotCheck as error:
-            self.verdict.decide(Finish(State.FAILED, summary={}, error=error.document))
+            self._verdict.decide(Finish(State.FAILED, summary={}, error=error.document))
             return
         except StartFailed as error:
             self._verdict.decide(Crash(error_document("trainer-not-started", str(error))))
