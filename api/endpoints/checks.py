@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Reader, Writer
+from api.body import no_body
 from api.conditional import IfNoneMatch, matches
 from api.endpoints.checkpoints import CheckpointId
 from api.endpoints.jobs import NOT_MODIFIED, IdempotencyKey
@@ -49,14 +50,6 @@ class CheckFilter(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50
-
-
-async def no_body(request: Request) -> None:
-    """Raises InvalidParameter where a body came: what it wishes for would be passed over in silence."""
-    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
-        raise InvalidParameter.named(
-            "body", "a body is not read here; parameters go into the query, such as ?steps=100"
-        )
 
 
 @router.post(

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Writer
-from api.errors import InvalidParameter
+from api.body import no_body
 from api.openapi import Responses, problems
 from api.schemas import Job
 from api.service import Service, ServiceDep
@@ -40,12 +40,6 @@ class RetryQuery(BaseModel):
             description="`checkpoint`: go on from the last one; `start`: over again, from the first step",
         ),
     ] = "checkpoint"
-
-
-async def no_body(request: Request) -> None:
-    """Raises InvalidParameter where a body came: what it wishes for would be passed over in silence."""
-    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
-        raise InvalidParameter.named("from", "goes into the query (?from=start); a body is not read")
 
 
 @router.post(

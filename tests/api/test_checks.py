@@ -225,7 +225,7 @@ def test_a_body_is_refused_not_ignored(project: Project, job: dict[str, Any], ve
     paths = {"audit": job["links"]["audit"], "verify": f"/v1/checkpoints/{job['checkpoints'][0]}/verify"}
     answer = project.http.post(paths[verb], json={"steps": 5})
     _refused(answer, 422, "invalid-parameter")
-    assert "?steps=100" in answer.json()["detail"]
+    assert "go into the query" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("query", ["step=5", "steps=5&steps=6&x=1", "limit=0"])
