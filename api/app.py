@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from api import errors, openapi
 from api.access import Access
-from api.endpoints import catalog, checkpoints, checks, checks, health, jobs, metrics, verbs, workers
+from api.endpoints import catalog, checkpoints, checks, health, jobs, metrics, verbs, workers
 from api.service import Service
 from jobs.settings import Settings
 
