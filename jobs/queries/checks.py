@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, select
 
 from jobs.errors import NotFound
-from jobs.queries.jobs import ShownState, get_job
-from jobs.states import Kind, Request, State
+from jobs.queries.jobs import get_job
+from jobs.states import Kind, Request, ShownState, State
 from jobs.tables import check_run, job
 
 _OF_RUN = {"subject_job_id", "checkpoint_id", "from_checkpoint_id", "from_step", "to_step", "result"}
