@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "failures.md").read_text()
 KEBAB = re.compile(r"[a-z]+(-[a-z]+)+")
 NO_CODES = {
-    *("cancel-requested",),  # kinds of events
+    *("cancel-requested", "pause-requested", "pause-withdrawn"),  # kinds of events
     *("death-pipe", "sign-of-life", "start-trainer", "traind-worker", "warm-up"),  # threads and other names
     *("fashion-mnist",),
 }
