@@ -1,7 +1,7 @@
 """The body of a request as strict JSON (RFC 8259), within limits.
 
 Read by ourselves, because every refusal must name what is wrong: type, length, syntax, repeated names. Called by
-the endpoint that accepts a spec.
+the endpoint that accepts a spec; those that read no body refuse one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from pydantic_core import from_json
 
-from api.errors import BodyTooLarge, MalformedJson, UnsupportedMediaType
+from api.errors import BodyTooLarge, InvalidParameter, MalformedJson, UnsupportedMediaType
 from api.service import ServiceDep
 
 MAX_COMMAS = 20_000
@@ -34,6 +34,12 @@ async def json_body(request: Request, service: ServiceDep) -> bytes:
 
 
 JsonBody = Annotated[bytes, Depends(json_body)]
+
+
+async def no_body(request: Request) -> None:
+    """Raises InvalidParameter where a body came: what it wishes for would be passed over in silence."""
+    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
+        raise InvalidParameter.named("body", "is not read here; parameters go into the query")
 
 
 def parse(body: bytes) -> Any:

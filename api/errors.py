@@ -60,6 +60,7 @@ KINDS: Mapping[str, Kind] = {
     "body-too-large": Kind(413, "The body is too large"),
     "unsupported-media-type": Kind(415, "The body has another type"),
     "range-not-satisfiable": Kind(416, "The range lies outside the content"),
+    "audit-too-large": Kind(422, "The audit would compute too much"),
     "bad-cursor": Kind(422, "The cursor is not one of this list"),
     "idempotency-conflict": Kind(422, "The Idempotency-Key was used for another body"),
     "invalid-parameter": Kind(422, "A parameter is not valid"),

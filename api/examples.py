@@ -103,10 +103,15 @@ _JOB: Json = {
     "links": {
         "self": JOB_PATH,
         "cancel": f"{JOB_PATH}/cancel",
+        "pause": f"{JOB_PATH}/pause",
+        "resume": f"{JOB_PATH}/resume",
+        "retry": f"{JOB_PATH}/retry",
         "events": f"{JOB_PATH}/events",
         "attempts": f"{JOB_PATH}/attempts",
         "metrics": f"{JOB_PATH}/metrics",
         "checkpoints": f"{JOB_PATH}/checkpoints",
+        "checks": f"{JOB_PATH}/checks",
+        "audit": f"{JOB_PATH}/audit",
     },
 }
 _EVENT: Json = {
@@ -148,6 +153,58 @@ _CHECKPOINT: Json = {
         "job": JOB_PATH,
         "model": "/v1/checkpoints/3/content?part=model",
         "state": "/v1/checkpoints/3/content?part=state",
+        "verify": "/v1/checkpoints/3/verify",
+    },
+}
+CHECK_ID = "019a9d2d-4a62-7d2f-9b3c-6e1f70819a0b"
+_CHECK: Json = {
+    "id": CHECK_ID,
+    "kind": "verify",
+    "state": "succeeded",
+    "phase": None,
+    "attempt": 1,
+    "job_id": JOB_ID,
+    "checkpoint_id": 3,
+    "from_checkpoint_id": 2,
+    "from_step": 460,
+    "to_step": 920,
+    "steps_done": 460,
+    "steps_total": 460,
+    "result": {
+        "kind": "verify",
+        "equal": False,
+        "exact": True,
+        "reasons": [],
+        "intact": {"model": False, "state": True},
+        "unreadable": {},
+        "ended": None,
+        "n_tensors": 17,
+        "n_different": 1,
+        "differences": [
+            {
+                "tensor": "model/1.weight",
+                "problem": "values",
+                "n_elements": 8_192,
+                "n_different": 1,
+                "first_index": [17, 3],
+                "stored": 0.0625,
+                "replayed": 0.03125,
+                "largest_difference": 0.03125,
+            }
+        ],
+        "rest": [],
+    },
+    "error": None,
+    "created_at": AT[5],
+    "started_at": AT[6],
+    "finished_at": AT[7],
+    "updated_at": AT[7],
+    "version": 5,
+    "links": {
+        "self": f"/v1/checks/{CHECK_ID}",
+        "cancel": f"/v1/checks/{CHECK_ID}/cancel",
+        "job": JOB_PATH,
+        "checkpoint": "/v1/checkpoints/3",
     },
 }
 _SERIES: Json = {
@@ -167,6 +224,34 @@ _SERIES: Json = {
     },
     "nonfinite": [["last", 1, "nan"]],
 }
+_WORKER: Json = {
+    "id": "019a9d2b-0000-7000-8000-000000000000",
+    "name": "gpu-box-1",
+    "state": "live",
+    "device": "cpu",
+    "queues": ["default"],
+    "slots": 1,
+    "busy": 1,
+    "jobs": [
+        {
+            "id": JOB_ID,
+            "name": SPEC["name"],
+            "attempt": 1,
+            "phase": "train",
+            "step": 460,
+            "total_steps": 920,
+            "rate_steps_per_second": 1850.0,
+            "lease_left_seconds": 57.2,
+            "link": JOB_PATH,
+        }
+    ],
+    "versions": {"traind": "0.1.0", "torch": "2.13.0"},
+    "started_at": AT[0],
+    "last_seen_at": AT[2],
+    "seen_seconds": 2.8,
+    "stopped_at": None,
+}
+_IDLE: Json = {"id": "019a9d2b-0000-7000-8000-000000000001", "name": "gpu-box-2", "busy": 0, "jobs": []}
 
 ANSWERS: Json = {
     "Job": _JOB,
@@ -174,8 +259,11 @@ ANSWERS: Json = {
     "EventPage": {"events": [_EVENT], "next_after": None},
     "AttemptList": {"attempts": [_ATTEMPT]},
     "Checkpoint": _CHECKPOINT,
+    "Check": _CHECK,
+    "CheckList": {"checks": [_CHECK]},
     "CheckpointList": {"checkpoints": [_CHECKPOINT]},
     "Metrics": {"job_id": JOB_ID, "step_from": 0, "step_to": None, "attempts": "visible", "series": [_SERIES]},
+    "WorkerList": {"workers": [_WORKER, _WORKER | _IDLE]},
     "Ready": {"status": "degraded", "degraded": ["redis"]},
 }
 """By the name of the model in api.schemas."""

@@ -30,8 +30,17 @@ what other projects have does not exist for it.
   what a later attempt trained again.
 - **Weights.** A checkpoint's `content` is a safetensors file, streamed, with `Range` and an `ETag` that is its SHA-256.
   `part=model` has the weights under torch's names, `part=state` what a resume needs besides.
-- **States.** `cancelling` is a running job that was asked to stop. `diverged` is an outcome: `error` says at which step
-  and in which tensor. See [job-states.md](job-states.md); specs are in [spec.md](spec.md).
+- **Proof.** `verify` replays a job from the checkpoint before a checkpoint (else from its start) to it and says whether
+  every bit is the same, or which tensor is not; `audit` runs a job's first steps by optim_core and by torch.optim and
+  says how far apart they are. Each answers 202 with a *check*, which runs on a worker as a job does; poll it until it
+  has ended. `result.equal` is the verdict. Where `exact` is false, the worker's bits may differ from those of the
+  machine that trained (`reasons`), and a difference proves no damage.
+- **Verbs.** `cancel`, `pause`, `resume` and `retry` may be repeated: a repeat answers the same and changes nothing.
+  Where the job's state forbids one, the answer is 409 with the `state` and what is `possible`. `progress.step` is the
+  newest step observed, `progress.saved_step` the one that a crash goes back to; a job is `paused` only when they are
+  the same, or its time to save was over.
+- **States.** `cancelling` and `pausing` are a running job of which that was asked. `diverged` is an outcome: `error`
+  says at which step and in which tensor. See [job-states.md](job-states.md); specs are in [spec.md](spec.md).
 
 ## Requests
 """

@@ -12,12 +12,10 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from api.key_cache import KeyCache
-from jobs.database import cluster_id, make_engine
+from jobs.database import API_POOL_SIZE, cluster_id, make_engine
 from jobs.doorbell import Doorbell
 from jobs.notify import notify_request
 from jobs.settings import Settings
-
-POOL_SIZE = 16
 
 
 class Service:
@@ -34,7 +32,7 @@ class Service:
         self.settings = settings
         self.redis_url = settings.redis_url.get_secret_value()
         self.engine = make_engine(
-            settings.database_url.get_secret_value(), application_name="traind-api", pool_size=POOL_SIZE
+            settings.database_url.get_secret_value(), application_name="traind-api", pool_size=API_POOL_SIZE
         )
         self.keys = KeyCache()
 

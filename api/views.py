@@ -1,4 +1,4 @@
-"""From rows to the JSON of `api.schemas`: what a stored job, event, attempt or checkpoint looks like to a client."""
+"""From rows to the JSON of `api.schemas`: what is stored, as a client sees it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,35 @@ from uuid import UUID
 
 from api.schemas import (
     Attempt,
+    AuditResult,
     Best,
     Blob,
+    Check,
+    CheckLinks,
     Checkpoint,
     CheckpointLinks,
     Event,
     Failure,
+    HeldJob,
     Job,
     JobLinks,
     NonFinite,
     Progress,
     Summary,
+    VerifyResult,
+    Worker,
 )
-from jobs.queries import AttemptRow, BlobRow, CheckpointRow, EventRow, JobRow
-from jobs.states import State
+from jobs import queries
+from jobs.queries import AttemptRow, BlobRow, CheckpointRow, CheckRow, EventRow, JobRow, WorkerRow
+from jobs.states import Kind, State
 
 
 def job_path(job_id: UUID) -> str:
     return f"/v1/jobs/{job_id}"
+
+
+def checkpoint_path(checkpoint_id: int) -> str:
+    return f"/v1/checkpoints/{checkpoint_id}"
 
 
 def job_view(job: JobRow) -> Job:
@@ -92,12 +103,13 @@ def attempt_view(attempt: AttemptRow) -> Attempt:
 
 
 def checkpoint_view(checkpoint: CheckpointRow) -> Checkpoint:
-    path = f"/v1/checkpoints/{checkpoint.id}"
+    path = checkpoint_path(checkpoint.id)
     links = CheckpointLinks(
         self=path,
         job=job_path(checkpoint.job_id),
         model=f"{path}/content?part=model",
         state=f"{path}/content?part=state",
+        verify=f"{path}/verify",
     )
     return Checkpoint(
         id=checkpoint.id,
@@ -114,6 +126,66 @@ def checkpoint_view(checkpoint: CheckpointRow) -> Checkpoint:
         completed_at=checkpoint.completed_at,
         links=links,
     )
+
+
+def worker_view(worker: WorkerRow) -> Worker:
+    return Worker(
+        id=worker.id,
+        name=worker.name,
+        state=worker.state,
+        device="cuda" if worker.device == "cuda" else "cpu",
+        queues=list(worker.queues),
+        slots=worker.slots,
+        busy=worker.busy,
+        jobs=[_held_view(job) for job in worker.jobs],
+        versions=worker.versions,
+        started_at=worker.started_at,
+        last_seen_at=worker.last_seen_at,
+        seen_seconds=round(worker.seen_seconds, 3),
+        stopped_at=worker.stopped_at,
+    )
+
+
+def check_path(check_id: UUID) -> str:
+    return f"/v1/checks/{check_id}"
+
+
+def check_view(check: CheckRow) -> Check:
+    path = check_path(check.id)
+    links = CheckLinks(
+        self=path,
+        cancel=f"{path}/cancel",
+        job=job_path(check.subject_job_id),
+        checkpoint=None if check.checkpoint_id is None else checkpoint_path(check.checkpoint_id),
+    )
+    return Check(
+        id=check.id,
+        kind="verify" if check.kind is Kind.VERIFY else "audit",
+        state=check.shown_state,
+        phase=check.phase if check.state is State.RUNNING else None,
+        attempt=check.attempt,
+        job_id=check.subject_job_id,
+        checkpoint_id=check.checkpoint_id,
+        from_checkpoint_id=check.from_checkpoint_id,
+        from_step=check.from_step,
+        to_step=check.to_step,
+        steps_done=check.observed_step - check.from_step,
+        steps_total=check.total_steps - check.from_step,
+        result=_result(check),
+        error=None if check.error is None else Failure.model_validate(check.error),
+        created_at=check.created_at,
+        started_at=check.started_at,
+        finished_at=check.finished_at,
+        updated_at=check.updated_at,
+        version=check.version,
+        links=links,
+    )
+
+
+def _result(check: CheckRow) -> VerifyResult | AuditResult | None:
+    if check.result is None:
+        return None
+    return (VerifyResult if check.kind is Kind.VERIFY else AuditResult).model_validate(check.result)
 
 
 def non_finite(value: float) -> NonFinite:
@@ -134,15 +206,34 @@ def _progress(job: JobRow) -> Progress:
     )
 
 
+def _held_view(job: queries.HeldJob) -> HeldJob:
+    return HeldJob(
+        id=job.id,
+        name=job.name,
+        attempt=job.attempt,
+        phase=job.phase,
+        step=job.step,
+        total_steps=job.total_steps,
+        rate_steps_per_second=job.rate_steps_per_second,
+        lease_left_seconds=round(job.lease_left_seconds, 3),
+        link=job_path(job.id),
+    )
+
+
 def _job_links(job_id: UUID) -> JobLinks:
     path = job_path(job_id)
     return JobLinks(
         self=path,
         cancel=f"{path}/cancel",
+        pause=f"{path}/pause",
+        resume=f"{path}/resume",
+        retry=f"{path}/retry",
         events=f"{path}/events",
         attempts=f"{path}/attempts",
         metrics=f"{path}/metrics",
         checkpoints=f"{path}/checkpoints",
+        checks=f"{path}/checks",
+        audit=f"{path}/audit",
     )
 
 

@@ -22,6 +22,12 @@ import migrations
 from jobs.tables import meta
 
 IDLE_IN_TRANSACTION_SECONDS = 10
+API_POOL_SIZE = 16
+"""Connections of one api process, at most."""
+WORKER_POOL_SIZE = 8
+"""Of one worker: slot, pipe, upload, reaper and each kind of housekeeping use one at a time. The heartbeat has one more
+of its own.
+"""
 _KEEPALIVE = {
     "keepalives": 1,
     "keepalives_idle": 10,

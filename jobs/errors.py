@@ -8,6 +8,8 @@
         ├── Fenced                a worker's lease is no longer good: what it wanted to write is dropped
         ├── IncompleteUpload      a checkpoint was called complete before all its chunks were there
         ├── BlobNotComplete       a blob was read before it was complete
+        ├── CheckpointNotComplete a checkpoint was to be verified before it was complete
+        ├── AuditTooLarge         an audit would compute more than is done on demand
         ├── BadCursor             a list was continued with a cursor that we never gave
         └── CorruptMetrics        stored metric bytes that this release cannot read
 
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.states import State
+from jobs.states import ShownState
 from traind.errors import TraindError
 
 
@@ -44,7 +46,7 @@ class StateConflict(JobsError):
 
     code = "state-conflict"
 
-    def __init__(self, verb: str, state: State, possible: Sequence[str]) -> None:
+    def __init__(self, verb: str, state: ShownState, possible: Sequence[str]) -> None:
         self.verb = verb
         self.state = state
         self.possible = tuple(possible)
@@ -88,6 +90,23 @@ class BlobNotComplete(JobsError):
     def __init__(self, blob_id: int) -> None:
         self.blob_id = blob_id
         super().__init__(f"blob {blob_id} is still being uploaded")
+
+
+class CheckpointNotComplete(JobsError):
+    """The checkpoint is still being uploaded, or its upload was given up."""
+
+    code = "checkpoint-incomplete"
+    retryable = True
+
+    def __init__(self, checkpoint_id: int) -> None:
+        self.checkpoint_id = checkpoint_id
+        super().__init__(f"checkpoint {checkpoint_id} is not complete; only a complete one can be verified")
+
+
+class AuditTooLarge(JobsError):
+    """The audit would compute more than is done on demand; the message has the numbers and the way out."""
+
+    code = "audit-too-large"
 
 
 class BadCursor(JobsError):

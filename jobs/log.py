@@ -73,7 +73,11 @@ def _hide(name: str, value: object) -> object:
         return [_hide("", inner) for inner in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = str(value)
+    return redact(str(value))
+
+
+def redact(text: str) -> str:
+    """`text` with stars for passwords in URLs and connection strings, and for API keys."""
     for pattern, stars in _SECRET_TEXT:
         text = pattern.sub(stars, text)
     return text

@@ -48,7 +48,11 @@ class Settings(BaseSettings):
     suspicion_seconds: Seconds = 1.0
     """How long a running job may be without its holder's lock."""
     drain_seconds: Seconds = 20.0
-    """How long a worker that was told to stop tries to hand its job back; less than the stop grace around it."""
+    """How long a worker that was told to stop lets its job take a checkpoint; ten seconds less than the stop grace
+    around it."""
+    pause_seconds: Seconds = 600.0
+    """How long a job that is to be paused may take for its step and its checkpoint; then it is paused as of the last
+    complete one."""
 
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
     """Largest request body; a larger one is refused with 413."""

@@ -20,6 +20,28 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+class ShownState(StrEnum):
+    """A job's state as users see it: a running job that was asked to end or to pause says so."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Kind(StrEnum):
+    """What a job is for: to train, or to check another job by a replay (`jobs.lifecycle.check`)."""
+
+    TRAIN = "train"
+    VERIFY = "verify"
+    AUDIT = "audit"
+
+
 class Request(StrEnum):
     """What a user asked of a running job; cleared when it leaves running. Cancel wins over pause."""
 
@@ -60,14 +82,19 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(State.QUEUED, State.PAUSED, "paused", "pause of a job that waits"),
     Transition(State.QUEUED, State.CANCELLED, "cancelled", "cancel of a job that waits"),
     Transition(State.RUNNING, State.SUCCEEDED, "succeeded", "the last step is trained, evaluated and saved"),
-    Transition(State.RUNNING, State.DIVERGED, "diverged", "loss or gradient became non-finite: an outcome"),
+    Transition(
+        State.RUNNING,
+        State.DIVERGED,
+        "diverged",
+        "a non-finite number, or a rule of the spec: an outcome",
+    ),
     Transition(State.RUNNING, State.FAILED, "failed", "an error that a retry cannot mend, or max_attempts crashes"),
     Transition(State.RUNNING, State.CANCELLED, "cancelled", "cancel was requested, whatever became of the attempt"),
     Transition(
         State.RUNNING,
         State.PAUSED,
         "paused",
-        "pause was requested and is saved, or the attempt crashed",
+        "pause was requested and is saved, or the attempt ended otherwise",
     ),
     Transition(State.RUNNING, State.QUEUED, "requeued", "the attempt crashed or lost its lease, or its worker drained"),
     Transition(State.PAUSED, State.QUEUED, "resumed", "resume"),
@@ -84,10 +111,30 @@ def transition(source: State | None, target: State) -> Transition:
     return _BY_MOVE[source, target]
 
 
-VERBS = {"cancel": frozenset({State.QUEUED, State.RUNNING, State.PAUSED})}
-"""What a user can ask of a job, and in which states."""
+ASKED = {Request.CANCEL: ShownState.CANCELLING, Request.PAUSE: ShownState.PAUSING}
+"""How a running job shows what was asked of it."""
 
 
-def possible(state: State) -> tuple[str, ...]:
-    """The verbs that `state` allows."""
+def shown(state: State, requested: Request) -> ShownState:
+    """The state as users see it."""
+    return ASKED.get(requested, ShownState(state))
+
+
+VERBS = {
+    "cancel": frozenset({ShownState.QUEUED, ShownState.RUNNING, ShownState.PAUSING, ShownState.PAUSED}),
+    "pause": frozenset({ShownState.QUEUED, ShownState.RUNNING}),
+    "resume": frozenset({ShownState.PAUSING, ShownState.PAUSED}),
+    "retry": frozenset({ShownState.FAILED, ShownState.CANCELLED}),
+}
+"""What a user can ask of a job, and in which states it does something."""
+
+FULFILLED = {
+    "cancel": frozenset({ShownState.CANCELLING, ShownState.CANCELLED}),
+    "pause": frozenset({ShownState.PAUSING, ShownState.PAUSED}),
+}
+"""In which states a verb has nothing left to do, whoever asked. (Resume and retry: see `jobs.lifecycle.asked`.)"""
+
+
+def possible(state: ShownState) -> tuple[str, ...]:
+    """The verbs that do something in `state`."""
     return tuple(verb for verb, states in VERBS.items() if state in states)

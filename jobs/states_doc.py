@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from jobs.lifecycle.crash import MAX_BACKOFF_SECONDS
-from jobs.states import FINAL, TRANSITIONS, VERBS, Outcome, State
+from jobs.states import FINAL, FULFILLED, TRANSITIONS, VERBS, Outcome, ShownState, State
 
 INTRO = """\
 # States of a job
@@ -21,14 +21,32 @@ a running job has a lease, and only a running job has a request.
 RULES = f"""\
 ## Rules
 
-- **Cancel wins over everything.** It is a request while the job runs (the API shows `cancelling`); whatever then
-  becomes of the attempt, the job ends `cancelled`. Repeating it changes nothing.
-- **Pause**, resume and retry are in the list of moves; no request for them exists yet. Pause is asked of a running job
-  (`pausing`), as cancel is. An attempt that crashes meanwhile leaves the job `paused`.
+- **Cancel wins over everything.** It is a request while the job runs (the API shows `cancelling`); its trainer is
+  killed at once, and whatever else becomes of the attempt, the job ends `cancelled`.
+- **Pause** holds a job that waits at once. Of one that runs it is a request (`pausing`): the trainer stops at its next
+  safe point, after the step it is at and that step's evaluation, and the job is `paused` only when the checkpoint it
+  takes there is complete. A trainer that is still loading has nothing to save and is paused at once. After
+  `TRAIND_PAUSE_SECONDS` it is killed, and the job is paused as of its last complete checkpoint; the event says
+  `pause-expired`. An attempt that crashes meanwhile, or whose worker drains, leaves the job `paused` too; one that
+  reaches its end ends as it does.
+- **Resume** lets a paused job wait for a worker again, without the rest of a back-off. Of a job that is still `pausing`
+  it takes the request back: the trainer goes on, or where it has stopped already, the job waits for a worker instead
+  of being paused.
+- **Retry** of a failed or cancelled job goes on from its last checkpoint, or with `from=start` over again: then
+  nothing of the earlier attempts is in its one line of history any more, from the retry on (`attempts=all` still has
+  it). The crash count begins at 0.
+- **Repeating a verb** that was obeyed answers the same and changes nothing, so that a lost answer does no harm: cancel
+  of a job that is cancelling or cancelled, pause of one that is pausing or paused, and resume or retry (with the same
+  `from`) of one that waits or runs since, where no other verb came between.
 - **A crash** is a trainer that died, a lease that ran out, or a worker whose connection is gone. It is counted; the
   job goes on from its last checkpoint: at once after the first crash, then after 2, 4, 8 s and so on, at most
-  {MAX_BACKOFF_SECONDS:.0f} s; after `max_attempts` crashes it is `failed` with the code of the last.
-- **A drain** (its worker was told to stop) puts the job back without counting a crash.
+  {MAX_BACKOFF_SECONDS:.0f} s; after `max_attempts` crashes it is `failed` with the code of the last, also where
+  it was to be paused.
+- **A drain** (its worker was told to stop) takes a checkpoint as a pause does, within `TRAIND_DRAIN_SECONDS`, and puts
+  the job back without counting a crash. After that time the trainer is killed, and the job goes on from its last
+  complete checkpoint; the event says `drain-expired`.
+- **max_runtime_seconds** counts for each attempt by itself. Its end is `failed` with the code `max-runtime`; the
+  checkpoints stay, and a retry goes on from the last.
 - Crashed jobs start before others, then higher priority, then the older job.
 - `diverged` is an outcome with its step and last good checkpoint, not an error; it is never retried by itself.
 """
@@ -54,9 +72,23 @@ def _moves() -> str:
 
 
 def _verbs() -> str:
-    lines = ["## What a client can ask", "", "| verb | in the states |", "|---|---|"]
-    lines += [f"| {verb} | {', '.join(s for s in State if s in states)} |" for verb, states in VERBS.items()]
-    return "\n".join([*lines, "", "In any other state it is refused (409) with the state and what is possible.", ""])
+    lines = [
+        "## What a client can ask",
+        "",
+        "| verb | does something where the job is | is done where it is |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {verb} | {_names(states)} | {_names(FULFILLED.get(verb, frozenset()))} |" for verb, states in VERBS.items()
+    ]
+    refused = (
+        "In any other state it is refused (409) with the state and what is possible; see also the rule of repeats."
+    )
+    return "\n".join([*lines, "", refused, ""])
+
+
+def _names(states: frozenset[ShownState]) -> str:
+    return ", ".join(state for state in ShownState if state in states)
 
 
 def _outcomes() -> str:

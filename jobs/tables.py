@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy Core. Migration 0001 creates the same; a test compares the two catalogues.
+"""The tables, as SQLAlchemy Core. The migrations create the same; a test compares the two catalogues.
 
 Ids of jobs and workers are UUIDs made by the application; the rest are identities. Times are `timestamptz`
 on the database's clock. No contrib extension, nothing newer than PostgreSQL 15.
@@ -33,7 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
-from jobs.states import FINAL, Outcome, Request, State
+from jobs.states import FINAL, Kind, Outcome, Request, State
 
 BLOBS_PER_PARTITION = 256
 CHUNK_BYTES = 1_000_000
@@ -166,7 +166,10 @@ job = Table(
     _time("started_at"),
     _time("finished_at"),
     _now("updated_at"),
+    Column("restart", Boolean, nullable=False, server_default=text("false")),
+    Column("kind", Text, nullable=False, server_default=text("'train'")),
     UniqueConstraint("project_id", "idempotency_key"),
+    CheckConstraint(_one_of("kind", list(Kind)), name="kind"),
     CheckConstraint(_one_of("state", list(State)), name="state"),
     CheckConstraint(_one_of("requested", list(Request)), name="requested"),
     CheckConstraint(f"({_one_of('state', list(FINAL))}) = (finished_at IS NOT NULL)", name="finished"),
@@ -179,6 +182,7 @@ job = Table(
         "state = 'running' OR (worker_id IS NULL AND backend_pid IS NULL AND lockless_since IS NULL AND phase IS NULL)",
         name="held_while_running",
     ),
+    CheckConstraint("state <> 'running' OR NOT restart", name="restart_while_waiting"),
     CheckConstraint("(idempotency_key IS NULL) = (request_sha256 IS NULL)", name="idempotency"),
     CheckConstraint("state <> 'failed' OR error IS NOT NULL", name="failed_has_error"),
     CheckConstraint("device IN ('auto', 'cpu', 'cuda')", name="device"),
@@ -327,6 +331,23 @@ checkpoint = Table(
     CheckConstraint("kind IN ('interval', 'final', 'pause', 'drain')", name="kind"),
     CheckConstraint("complete = (completed_at IS NOT NULL)", name="complete"),
     comment="Two blobs, the model's weights and the rest of the training state; readable when complete.",
+)
+
+check_run = Table(
+    "check_run",
+    metadata,
+    Column("id", ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+    Column("subject_job_id", ForeignKey("job.id", ondelete="CASCADE"), nullable=False),
+    Column("checkpoint_id", BigInteger),
+    Column("from_checkpoint_id", BigInteger),
+    Column("from_step", BigInteger, nullable=False),
+    Column("to_step", BigInteger, nullable=False),
+    _json("result", nullable=True),
+    CheckConstraint("0 <= from_step AND from_step < to_step", name="steps"),
+    CheckConstraint("from_checkpoint_id IS NOT NULL OR from_step = 0", name="start"),
+    Index("ix_check_run_subject_job_id_id", "subject_job_id", "id"),
+    comment="What a job of kind verify or audit replays, and its result. No foreign keys to checkpoints: they may be "
+    "deleted.",
 )
 
 

@@ -1,6 +1,7 @@
-"""The server commands of the CLI: up, down, demo, db, api, worker. The entry point `traind.commands` names `register`.
+"""The server commands of the CLI: up, down, demo, doctor, gc, db, keys, api, worker.
 
-Light to import: every `traind` command loads this module; what a command needs it imports itself.
+The entry point `traind.commands` names `register`. Light to import: every `traind` command loads this module; what a
+command needs it imports itself.
 """
 
 from __future__ import annotations
@@ -14,16 +15,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from local.care import doctor, gc
 from local.keys import keys
+from local.options import DataDir
 
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder with everything the service keeps. Default: TRAIND_DATA_DIR, else /var/lib/traind (root) or"
-        " ~/.local/share/traind.",
-        show_default=False,
-    ),
-]
 STOP_SECONDS = 120.0
 
 database = typer.Typer(help="The database's schema.", no_args_is_help=True)
@@ -36,6 +31,8 @@ def register(app: typer.Typer) -> None:
         for command in (up, down, demo):
             app.command()(command)
     if _installed("sqlalchemy"):
+        for command in (doctor, gc):
+            app.command()(command)
         app.add_typer(database, name="db")
         app.add_typer(keys, name="keys")
     if _installed("fastapi"):

@@ -97,6 +97,12 @@ def open_sockets(data_dir: Path, account: Account | None) -> Path:
     return own_folder(short, account)
 
 
+def sockets(data_dir: Path) -> Path:
+    """The folder that `open_sockets` made, by its short path."""
+    run = data_dir / "run"
+    return run.readlink() if run.is_symlink() else run
+
+
 def close_sockets(data_dir: Path) -> None:
     """Remove the sockets' folder, also the one that a killed service left."""
     run = data_dir / "run"

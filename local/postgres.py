@@ -33,6 +33,7 @@ NEEDED_PROGRAMS = {"initdb", "postgres"}
 PASSWORD_FILE = "password"  # noqa: S105  a file's name
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 FLEETING = {"fsync": "off", "synchronous_commit": "on", "full_page_writes": "off"}  # outlives its process, no more
+MAX_WAL_MB = 4_096
 START_SECONDS = 300.0  # recovery after a crash reads up to max_wal_size
 
 
@@ -51,15 +52,19 @@ class Postgres:
     def cluster(self) -> Path:
         return self.folder / "cluster"
 
+    @property
+    def password_file(self) -> Path:
+        return self.folder / PASSWORD_FILE
+
     def url(self, database: str = DATABASE) -> str:
         """postgresql://… with the password: a secret."""
-        password = (self.folder / PASSWORD_FILE).read_text().strip()
+        password = self.password_file.read_text().strip()
         return f"postgresql://{USER}:{password}@/{database}?host={quote(str(self.sockets), safe='/')}&port=5432"
 
     def prepare(self) -> None:
         """Make the cluster where there is none, and end a server that an earlier life of ours left on it."""
         own_folder(self.folder, self.account)
-        password = self.folder / PASSWORD_FILE
+        password = self.password_file
         if not (self.cluster / "PG_VERSION").exists():
             self._make_cluster()
         elif password.exists():
@@ -72,7 +77,7 @@ class Postgres:
         unfinished = self.folder / "cluster.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.rmtree(self.cluster, ignore_errors=True)
-        password = self.folder / PASSWORD_FILE
+        password = self.password_file
         password.touch(mode=0o600)
         password.write_text(secrets.token_urlsafe(32) + "\n")
         if self.account:
@@ -99,7 +104,7 @@ class Postgres:
             "listen_addresses": "",
             "unix_socket_directories": str(self.sockets),
             "unix_socket_permissions": "0700",
-            "max_wal_size": "4GB",
+            "max_wal_size": f"{MAX_WAL_MB}MB",
             "timezone": "UTC",
             "log_timezone": "UTC",
             "logging_collector": "off",

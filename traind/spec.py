@@ -419,6 +419,25 @@ class EarlyStopping(Part):
     min_delta: NonNegative = 0.0
 
 
+class DivergenceRule(Part):
+    """When the run has diverged, although all its numbers are finite. NaN and infinities end it in any case."""
+
+    loss_factor: Annotated[Float, Field(gt=1, le=LARGEST)] | None = None
+    """Largest loss of a step, as a multiple of the first step's."""
+    update_norm_factor: Annotated[Float, Field(gt=1, le=LARGEST)] | None = None
+    """Largest L2 norm of a step's update, as a multiple of the first step's; each divided by the schedule's factor, so
+    that a warm-up is no explosion. Costs a copy of the parameters a step.
+    """
+    patience_steps: Count = 10
+    """So many steps in a row must be above."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.loss_factor is None and self.update_norm_factor is None:
+            raise refuse("give loss_factor, update_norm_factor or both")
+        return self
+
+
 class Training(Part):
     """How long, in which batches, and what is recorded on the way. Steps are optimizer updates."""
 
@@ -443,6 +462,7 @@ class Training(Part):
     grad_clip_norm: Annotated[Float, Field(gt=0, le=LARGEST)] | None = None
     """Largest global L2 norm of the gradient, as torch.nn.utils.clip_grad_norm_."""
     early_stopping: EarlyStopping | None = None
+    divergence: DivergenceRule | None = None
     threads: Annotated[Int, Field(ge=1, le=1_024)] | None = None
     """CPU threads of torch; the worker's share where it is not given, fixed when the job first starts."""
 

@@ -56,7 +56,7 @@ SECTIONS: dict[str, list[type[spec.Part]]] = {
     "optimizer": [spec.Sgd, spec.Adam],
     "entries of param_groups": [spec.SgdGroup, spec.AdamGroup],
     "schedule": [spec.Constant, spec.LinearDecay, spec.Cosine, spec.StepDecay],
-    "training": [spec.Training, spec.EarlyStopping],
+    "training": [spec.Training, spec.EarlyStopping, spec.DivergenceRule],
     "resources": [spec.Resources],
     "the whole": [spec.JobSpec],
 }

@@ -23,7 +23,7 @@ from worker.app import hang_up, listen, make_app
 from worker.health import default_name
 from worker.host import Host, open_host
 from worker.process import WarmUpFailed, warm_up
-from worker.rounds import housekeeping, reaper, sign_of_life
+from worker.rounds import housekeeping, reaper, sign_of_life, watchdog
 from worker.slot import Slot
 from worker.stopping import on_signals
 
@@ -61,7 +61,7 @@ def _refuse(message: str, *, code: int) -> int:
 def _work(host: Host, *, once: bool) -> int:
     slot = Slot(host)
     with ExitStack() as stack:
-        for rounds in (reaper(host), *housekeeping(host), sign_of_life(host, slot)):
+        for rounds in (reaper(host), *housekeeping(host), sign_of_life(host, slot), watchdog(slot)):
             stack.enter_context(rounds)
         if once:
             on_signals(slot.stop)

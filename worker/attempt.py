@@ -1,7 +1,8 @@
 """One attempt: from a claim to an ending that is written, with heartbeat, trainer, pipe and uploads in between.
 
 Runs in the slot's thread. Whoever sees first how it ends decides the verdict, which kills the trainer at once; then
-the threads end, and the ending is written under the lease that the heartbeat still holds.
+the threads end, and the ending is written under the lease that the heartbeat still holds. A pause or a drain is no
+ending yet, but a wish (`worker.wishes`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from jobs.lifecycle.lease import Lease
 from jobs.lifecycle.work import crash, finish, requeue
 from jobs.states import State
 from worker import output
+from worker.checking import CannotCheck, inputs
 from worker.heartbeat import Heartbeat, allowance
 from worker.host import Host
 from worker.judgement import gone, over_time, stalled
@@ -26,18 +28,23 @@ from worker.pipe import Pipe
 from worker.process import StartFailed
 from worker.restore import restore
 from worker.trainer import Killed, Trainer
-from worker.training.messages import CheckpointFiles, DataSettings, TrainerJob
+from worker.training.messages import Audit, CheckpointFiles, DataSettings, TrainerJob, Verify
 from worker.uploads import Uploads
 from worker.verdict import Crash, Decided, Ending, Finish, Lost, Requeue, Verdict, error_document
+from worker.wishes import Wishes
 from worker.writes import write_through
 
 TICK_SECONDS = 1.0
+LAST_WORDS_SECONDS = 5.0
+"""What a draining worker has for writing how the attempt ended, where its time is over; within any stop grace."""
 
 log = structlog.get_logger(__name__)
 
 
 class Attempt:
-    """`run` once; `verdict` may be decided from any thread meanwhile. `claimed_at` (boottime) is before the claim."""
+    """`run` once; `drain` may be called from any thread before and meanwhile. `claimed_at` (boottime) is before the
+    claim.
+    """
 
     def __init__(self, host: Host, claim: Claim, *, claimed_at: float) -> None:
         self._host = host
@@ -47,19 +54,31 @@ class Attempt:
         self._trainer = Trainer(allowance(host, claimed_at))
         self._started = self._pulse = time.monotonic()
         self._log = log.bind(job=str(claim.lease.job_id), attempt=claim.lease.attempt)
-        self.verdict = Verdict(self._trainer.kill)
+        self._verdict = Verdict(self._trainer.kill)
+        self._wishes = Wishes(host.settings, self._trainer, self._verdict)
 
     def run(self) -> State | None:
         """Train, and write how it ended; the job's state then, or None where that was not ours to say any more."""
-        lease, verdict = self._claim.lease, self.verdict
         self._log.info("attempt begins", from_step=self._claim.from_step)
+        heartbeat = Heartbeat(
+            self._host,
+            self._claim.lease,
+            trainer=self._trainer,
+            verdict=self._verdict,
+            wishes=self._wishes,
+            alive=self.alive,
+        )
         try:
-            with Heartbeat(self._host, lease, trainer=self._trainer, verdict=verdict, alive=self.alive) as heartbeat:
-                verdict.guard(partial(self._train, heartbeat))
+            with heartbeat:
+                self._verdict.guard(partial(self._train, heartbeat))
                 return self._write_ending()
         finally:
             self._trainer.close()
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def drain(self) -> None:
+        """The worker stops: end at the next safe point."""
+        self._wishes.drain()
 
     def alive(self) -> bool:
         """Whether it is still being watched over."""
@@ -68,36 +87,42 @@ class Attempt:
     def _pause(self, seconds: float) -> None:
         """Wait, watched over. Raises Decided as soon as the verdict is."""
         self._pulse = time.monotonic()
-        self.verdict.pause(seconds)
+        self._verdict.pause(seconds)
 
     def _train(self, heartbeat: Heartbeat) -> None:
         while not heartbeat.held.is_set():
             heartbeat.held.wait(TICK_SECONDS / 10)
             self._pause(0)
         self._folder.mkdir(mode=0o700)
-        files = None
-        if self._claim.checkpoint is not None:
-            files = restore(self._host.engine, self._claim.checkpoint, self._folder, self._pause)
+        files = check = None
         try:
-            link = self._trainer.start(self._job(files), self._log_path)
+            if self._claim.check is not None:
+                files, check = inputs(self._host.engine, self._claim.check, self._folder, self._pause)
+            elif self._claim.checkpoint is not None:
+                files = restore(self._host.engine, self._claim.checkpoint, self._folder, self._pause)
+            link = self._trainer.start(self._job(files, check), self._log_path)
         except Killed:
             return
-        except StartFailed as error:
-            self.verdict.decide(Crash(error_document("trainer-not-started", str(error))))
+        except CannotCheck as error:
+            self._verdict.decide(Finish(State.FAILED, summary={}, error=error.document))
             return
-        uploads = Uploads(self._host.engine, self._claim.lease, self.verdict)
+        except StartFailed as error:
+            self._verdict.decide(Crash(error_document("trainer-not-started", str(error))))
+            return
+        uploads = Uploads(self._host.engine, self._claim.lease, self._verdict)
         pipe = Pipe(
             link,
             self._host.engine,
             self._claim.lease,
             uploads=uploads,
-            verdict=self.verdict,
+            verdict=self._verdict,
+            on_ready=self._wishes.set_ready,
             why_gone=partial(gone, self._trainer, self._log_path),
         )
         with pipe, uploads:
-            self.verdict.guard(partial(self._supervise, pipe, uploads))
+            self._verdict.guard(partial(self._supervise, pipe, uploads))
 
-    def _job(self, files: CheckpointFiles | None) -> str:
+    def _job(self, files: CheckpointFiles | None, check: Verify | Audit | None) -> str:
         settings = self._host.settings
         data = DataSettings(
             fashion_mnist_dir=settings.fashion_mnist_dir,
@@ -110,28 +135,32 @@ class Attempt:
             scratch_dir=self._folder,
             checkpoint=files,
             settings=data,
+            check=check,
         )
         return job.model_dump_json()
 
     def _supervise(self, pipe: Pipe, uploads: Uploads) -> None:
-        settings, resources = self._host.settings, self._claim.spec.resources
-        while not self.verdict.wait(TICK_SECONDS):
+        while not self._verdict.wait(TICK_SECONDS):
             self._pulse = time.monotonic()
             output.bound(self._log_path)
-            ending = over_time(self._pulse - self._started, resources.max_runtime_seconds) or stalled(
-                self._trainer,
-                listening_since=pipe.listening_since,
-                uploading_since=uploads.busy_since,
-                timeout_seconds=settings.stall_timeout_seconds,
-            )
+            ending = self._over_time() or self._wishes.overdue() or self._stalled(pipe, uploads)
             if ending is not None:
-                self.verdict.decide(ending)
+                self._verdict.decide(ending)
+
+    def _over_time(self) -> Ending | None:
+        return over_time(self._pulse - self._started, self._claim.spec.resources.max_runtime_seconds)
+
+    def _stalled(self, pipe: Pipe, uploads: Uploads) -> Ending | None:
+        return stalled(
+            self._trainer,
+            listening_since=pipe.listening_since,
+            uploading_since=uploads.busy_since,
+            timeout_seconds=self._host.settings.stall_timeout_seconds,
+        )
 
     def _write_ending(self) -> State | None:
-        ending, printed = self.verdict.ending, output.read(self._log_path)
-        settings = self._host.settings
-        patience = settings.drain_seconds if isinstance(ending, Requeue) else 2 * settings.lease_seconds
-        give_up_at = time.monotonic() + patience
+        ending, printed = self._verdict.ending, output.read(self._log_path)
+        give_up_at = self._give_up_at()
 
         def wait(seconds: float) -> None:
             self._pulse = time.monotonic()
@@ -149,11 +178,26 @@ class Attempt:
         self._log.info("attempt ended", ending=ending.__class__.__name__, state=state, **_brief(ending))
         return state
 
+    def _give_up_at(self) -> float:
+        """Until when to try to write the ending: the lease is ours, or a draining worker is killed soon."""
+        now, drain_until = time.monotonic(), self._wishes.drain_until
+        if drain_until is not None:
+            return max(drain_until, now + LAST_WORDS_SECONDS)
+        return now + 2 * self._host.settings.lease_seconds
+
 
 def _end(conn: Connection, lease: Lease, ending: Ending | None, printed: str) -> State:
     match ending:
         case Finish():
-            return finish(conn, lease, state=ending.state, error=ending.error, summary=ending.summary, log=printed)
+            return finish(
+                conn,
+                lease,
+                state=ending.state,
+                error=ending.error,
+                summary=ending.summary,
+                log=printed,
+                result=ending.result,
+            )
         case Crash():
             return crash(conn, lease, error=ending.error, log=printed)
         case Requeue():
@@ -162,5 +206,7 @@ def _end(conn: Connection, lease: Lease, ending: Ending | None, printed: str) ->
 
 
 def _brief(ending: Ending | None) -> dict[str, str]:
+    if isinstance(ending, Requeue):
+        return {"reason": ending.reason}
     error = ending.error if isinstance(ending, Finish | Crash) else None
     return {name: error[name] for name in ("code", "message")} if error else {}

@@ -1,7 +1,7 @@
 """What runs in the trainer process around `worker.training`: its session, its output, its deadline, its pipes.
 
 `main` is the entry of a trainer; `look_around` of the throw-away child that warms the fork server up. Neither knows
-a database. The worker sends `RunUntil` and nothing else; everything the training emits goes back on the same pipe.
+a database. The worker sends `RunUntil` and `Stop`; everything the training emits goes back on the same pipe.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from worker.deadline import Deadline
 from worker.death_pipe import die_with_writer
-from worker.training.messages import Control, Message, RunUntil, TrainerJob, decode, encode
+from worker.training.messages import Control, Message, RunUntil, Stop, TrainerJob, decode, encode
 
 
 def main(job: str, link: Connection, death: Connection, log_path: str) -> None:
@@ -28,8 +28,9 @@ def main(job: str, link: Connection, death: Connection, log_path: str) -> None:
     die_with_writer(death.fileno())
     _redirect_output(log_path)
     deadline = Deadline(_first_allowance(link))
-    threading.Thread(target=_obey, args=(link, deadline), name="control", daemon=True).start()
-    _train(TrainerJob.model_validate_json(job), link)
+    control = Control()
+    threading.Thread(target=_obey, args=(link, deadline, control), name="control", daemon=True).start()
+    _train(TrainerJob.model_validate_json(job), link, control)
 
 
 def look_around(link: Connection, device: str) -> None:
@@ -80,22 +81,25 @@ def _first_allowance(link: Connection) -> float:
     return message.boottime
 
 
-def _obey(link: Connection, deadline: Deadline) -> None:
+def _obey(link: Connection, deadline: Deadline, control: Control) -> None:
     """Heed the worker's messages until it is gone; the death pipe sees to the rest."""
     while True:
         try:
             message = decode(link.recv_bytes())
         except (EOFError, OSError):
             return
-        if isinstance(message, RunUntil):
-            deadline.move(message.boottime)
+        match message:
+            case RunUntil():
+                deadline.move(message.boottime)
+            case Stop():
+                control.stop = message.kind
 
 
-def _train(job: TrainerJob, link: Connection) -> None:
+def _train(job: TrainerJob, link: Connection, control: Control) -> None:
     """Imported here, not above: the worker imports this module too, and stays without torch."""
     from worker.training.run import run
 
     def emit(message: Message) -> None:
         link.send_bytes(encode(message))
 
-    run(job, emit, Control())
+    run(job, emit, control)

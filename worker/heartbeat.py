@@ -29,6 +29,7 @@ from worker.clock import boottime
 from worker.host import Host
 from worker.trainer import Trainer
 from worker.verdict import Finish, Verdict
+from worker.wishes import Wishes
 from worker.writes import FIRST_PAUSE_SECONDS
 
 LEASE_SHARE = 0.95
@@ -52,12 +53,20 @@ class Heartbeat:
     """A thread from entering the context to leaving it; `held` is set once lock and lease are ours."""
 
     def __init__(
-        self, host: Host, lease: Lease, *, trainer: Trainer, verdict: Verdict, alive: Callable[[], bool]
+        self,
+        host: Host,
+        lease: Lease,
+        *,
+        trainer: Trainer,
+        verdict: Verdict,
+        wishes: Wishes,
+        alive: Callable[[], bool],
     ) -> None:
         self._host = host
         self._lease = lease
         self._trainer = trainer
         self._verdict = verdict
+        self._wishes = wishes
         self._alive = alive
         self._backend_pid: int | None = None
         self._pause = FIRST_PAUSE_SECONDS
@@ -119,8 +128,13 @@ class Heartbeat:
         self._trainer.extend(allowance(self._host, sent_at))
         self._pause = FIRST_PAUSE_SECONDS
         self.held.set()
-        if request is Request.CANCEL:
-            self._verdict.decide(Finish(State.CANCELLED, summary={}))
+        match request:
+            case Request.CANCEL:
+                self._verdict.decide(Finish(State.CANCELLED, summary={}))
+            case Request.PAUSE:
+                self._wishes.pause()
+            case Request.NONE:
+                self._wishes.go_on()
 
     def _listen(self, driver: psycopg.Connection[Any]) -> None:
         """Return when the next heartbeat is due: in time, at once on a request for this job, or to stop."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,16 +13,15 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Engine
 
-from jobs.database import cluster_id, make_engine
+from jobs.database import WORKER_POOL_SIZE, cluster_id, make_engine
 from jobs.doorbell import Doorbell
 from jobs.lifecycle.lease import holder_name
 from jobs.lifecycle.workers import register_worker, stop_worker
 from jobs.settings import Settings
 from worker.scratch import own_folder
 
-POOL_SIZE = 8
-"""Slot, pipe, upload, reaper and each kind of housekeeping use one connection at a time."""
 PACKAGES = ("traind", "torch", "numpy", "celery", "psycopg")
+"""Whose versions are told to the list of workers, beside Python's."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Host:
 def open_host(settings: Settings, *, database_url: str, redis_url: str, name: str) -> Iterator[Host]:
     """Enter this process in the list of workers, until it stops. Raises OperationalError where Postgres is away."""
     worker_id = uuid4()
-    engine = make_engine(database_url, application_name=f"traind-worker-{name}"[:63], pool_size=POOL_SIZE)
+    engine = make_engine(database_url, application_name=f"traind-worker-{name}"[:63], pool_size=WORKER_POOL_SIZE)
     lease_engine = make_engine(database_url, application_name=holder_name(worker_id), pool_size=0)
     with engine.begin() as conn:
         cluster = cluster_id(conn)
@@ -78,7 +78,7 @@ def usable_cores() -> int:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -21,9 +21,22 @@ from jobs.lifecycle.lease import Lease
 from jobs.lifecycle.work import record_fingerprint, record_metrics, record_progress
 from jobs.metrics.codec import Segment
 from jobs.states import State
-from worker.training.messages import Checkpoint, Failed, Finished, Message, Metrics, Phase, Progress, Ready, decode
+from worker.training.messages import (
+    Checked,
+    Checkpoint,
+    Failed,
+    Finished,
+    Message,
+    Metrics,
+    Phase,
+    Progress,
+    Ready,
+    Stopped,
+    decode,
+)
 from worker.uploads import Uploads
-from worker.verdict import Crash, Ending, Finish, Verdict, error_document
+from worker.verdict import Crash, Ending, Finish, Requeue, Verdict, error_document
+from worker.wishes import REASONS
 from worker.writes import write_through
 
 PROGRESS_SECONDS = 0.5
@@ -35,7 +48,8 @@ T = TypeVar("T")
 class Pipe:
     """A thread from entering the context to leaving it, which must come after the verdict and the trainer's end.
 
-    `why_gone` says how a trainer ended that did not say so itself.
+    `on_ready` is called when the trainer has loaded everything. `why_gone` says how a trainer ended that did not say
+    so itself.
     """
 
     def __init__(
@@ -46,6 +60,7 @@ class Pipe:
         *,
         uploads: Uploads,
         verdict: Verdict,
+        on_ready: Callable[[], None],
         why_gone: Callable[[], Ending],
     ) -> None:
         self._link = link
@@ -53,6 +68,7 @@ class Pipe:
         self._lease = lease
         self._uploads = uploads
         self._verdict = verdict
+        self._on_ready = on_ready
         self._why_gone = why_gone
         self._seq = 0
         self._phase = "load"
@@ -103,6 +119,7 @@ class Pipe:
             case Phase():
                 self._note(message.name, self._step, {})
             case Ready():
+                self._on_ready()
                 found = {**message.fingerprint, "differences": message.differences}
                 self._write(lambda conn: record_fingerprint(conn, self._lease, found))
                 self._note(self._phase, message.step, {})
@@ -115,6 +132,12 @@ class Pipe:
                 self._uploads.put(message)
             case Finished():
                 return Finish(State(message.state), message.summary, message.error)
+            case Checked():
+                self._note(self._phase, message.step, {})
+                self._write_progress()
+                return Finish(State.SUCCEEDED, summary={}, result=message.result)
+            case Stopped():
+                return Requeue(REASONS[message.kind])
             case Failed():
                 return _failure(message)
             case _:

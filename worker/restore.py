@@ -1,4 +1,4 @@
-"""The checkpoint that an attempt starts from: from the database to two files in its scratch folder, hashes checked."""
+"""A checkpoint from the database to two files in the scratch folder, hashes checked."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from jobs.blobs import blob_info, read_range
+from jobs.errors import NotFound
 from jobs.lifecycle.checkpoints import CheckpointRef
-from worker.training.messages import CheckpointFiles
+from worker.training.messages import CheckpointFiles, FilePart
 from worker.writes import FIRST_PAUSE_SECONDS, is_outage, write_through
 
 Pause = Callable[[float], None]
@@ -23,18 +24,50 @@ class CheckpointDamaged(Exception):
 
 
 def restore(engine: Engine, checkpoint: CheckpointRef, folder: Path, pause: Pause) -> CheckpointFiles:
-    """Download both files into `folder`, over an outage of the database too.
+    """Download the checkpoint that an attempt starts from into `folder`, over an outage of the database too.
 
     `pause` is called with seconds to wait, 0 after each chunk, and may raise to give up. Raises CheckpointDamaged
     where a file's SHA-256 is another.
     """
-    files = CheckpointFiles(model_path=folder / "from.model.safetensors", state_path=folder / "from.state.safetensors")
-    _download(engine, checkpoint.model_blob_id, files.model_path, pause)
-    _download(engine, checkpoint.state_blob_id, files.state_path, pause)
+    files = _files(folder, "from")
+    for blob_id, path in _parts(checkpoint, files).values():
+        if not _download(engine, blob_id, path, pause):
+            raise CheckpointDamaged(f"blob {blob_id} has another SHA-256 than was uploaded")
     return files
 
 
-def _download(engine: Engine, blob_id: int, path: Path, pause: Pause) -> None:
+def fetch(
+    engine: Engine, checkpoint: CheckpointRef, folder: Path, pause: Pause
+) -> tuple[CheckpointFiles, dict[FilePart, bool]]:
+    """Download a checkpoint as it is, and say of each file whether it has the SHA-256 that was uploaded.
+
+    Raises NotFound where the checkpoint was deleted.
+    """
+    files = _files(folder, "subject")
+    intact = dict[FilePart, bool]()
+    for part, (blob_id, path) in _parts(checkpoint, files).items():
+        try:
+            intact[part] = _download(engine, blob_id, path, pause)
+        except NotFound:  # a chunk is missing, or all of them with the blob
+            write_through(engine, partial(blob_info, blob_id=blob_id), pause)
+            intact[part] = False
+    return files, intact
+
+
+def _files(folder: Path, name: str) -> CheckpointFiles:
+    paths = {f"{part}_path": folder / f"{name}.{part}.safetensors" for part in ("model", "state")}
+    return CheckpointFiles.model_validate(paths)
+
+
+def _parts(checkpoint: CheckpointRef, files: CheckpointFiles) -> dict[FilePart, tuple[int, Path]]:
+    return {
+        "model": (checkpoint.model_blob_id, files.model_path),
+        "state": (checkpoint.state_blob_id, files.state_path),
+    }
+
+
+def _download(engine: Engine, blob_id: int, path: Path, pause: Pause) -> bool:
+    """Whether what was written to `path` has the blob's SHA-256."""
     info = write_through(engine, partial(blob_info, blob_id=blob_id), pause)
     digest = hashlib.sha256()
     done = 0
@@ -49,5 +82,4 @@ def _download(engine: Engine, blob_id: int, path: Path, pause: Pause) -> None:
                 if not is_outage(error):
                     raise
                 pause(FIRST_PAUSE_SECONDS)
-    if digest.digest() != info.sha256:
-        raise CheckpointDamaged(f"blob {blob_id} has another SHA-256 than was uploaded")
+    return digest.digest() == info.sha256

@@ -6,6 +6,7 @@ do no harm. A round that fails is logged and the next one comes.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -13,17 +14,20 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from jobs.blobs import ensure_partitions
+from jobs.garbage import collect
 from jobs.lifecycle.reap import reap
-from jobs.lifecycle.workers import see_worker
+from jobs.lifecycle.workers import SEEN_SECONDS, see_worker, tidy_workers
 from jobs.metrics.compact import compact_due
 from jobs.states import State
 from worker.health import write_health
 from worker.host import Host
 from worker.slot import Slot
 
-SEEN_SECONDS = 5.0
+HUNG = 70
+"""Exit code of a worker whose slot hangs (EX_SOFTWARE)."""
 PARTITIONS_SECONDS = 2.0
 COMPACT_SECONDS = 10.0
+TIDY_SECONDS = 60.0
 COMPACT_ATTEMPTS = 16
 
 log = structlog.get_logger(__name__)
@@ -81,12 +85,40 @@ def reaper(host: Host) -> Rounds:
     return Rounds("reaper", round_, seconds=host.settings.reap_interval_seconds)
 
 
-def housekeeping(host: Host) -> tuple[Rounds, Rounds]:
-    """Partitions ahead of the blobs; metrics of ended attempts compacted."""
+def housekeeping(host: Host) -> tuple[Rounds, ...]:
+    """Partitions ahead of the blobs; metrics of ended attempts compacted; garbage and lost workers tidied away."""
     return (
         Rounds("partitions", lambda: ensure_partitions(host.engine), seconds=PARTITIONS_SECONDS),
         Rounds("compaction", lambda: compact_due(host.engine, limit=COMPACT_ATTEMPTS), seconds=COMPACT_SECONDS),
+        Rounds("tidying", lambda: tidy(host), seconds=TIDY_SECONDS),
     )
+
+
+def watchdog(slot: Slot) -> Rounds:
+    """Ends a worker whose slot hangs, so that whoever keeps it running starts another one in its place.
+
+    Its trainer ends with it, and its job goes on elsewhere. Two looks in a row must find it hanging: a process that
+    was stopped for a while has not moved either when it goes on.
+    """
+    hung = 0
+
+    def round_() -> None:
+        nonlocal hung
+        hung = 0 if slot.alive() else hung + 1
+        if hung >= 2:
+            log.critical("the slot hangs; the worker ends")
+            os._exit(HUNG)
+
+    return Rounds("watchdog", round_, seconds=SEEN_SECONDS)
+
+
+def tidy(host: Host) -> None:
+    """Remove blobs that nothing will read, and workers that are long gone."""
+    removed = collect(host.engine)
+    if removed.n_blobs:
+        log.info("garbage removed", blobs=removed.n_blobs, bytes=removed.n_bytes)
+    with host.engine.begin() as conn:
+        tidy_workers(conn)
 
 
 def sign_of_life(host: Host, slot: Slot) -> Rounds:

@@ -21,7 +21,6 @@ from jobs.states import State
 from worker.attempt import Attempt
 from worker.clock import boottime
 from worker.host import Host
-from worker.verdict import Requeue
 from worker.writes import is_outage
 
 log = structlog.get_logger(__name__)
@@ -66,11 +65,11 @@ class Slot:
         return attempt.alive() if attempt is not None else time.monotonic() - self._turned_at < limit
 
     def stop(self) -> None:
-        """Claim nothing more, and give the running job back."""
+        """Claim nothing more, and give the running job back with a checkpoint."""
         self._stopping.set()
         with self._lock:
             if self._attempt is not None:
-                self._attempt.verdict.decide(Requeue("drained"))
+                self._attempt.drain()
         self._bell.set()
         self._poke()
 
@@ -83,10 +82,11 @@ class Slot:
         with self._lock:
             self._attempt = Attempt(self._host, claimed, claimed_at=claimed_at)
             if self._stopping.is_set():
-                self._attempt.verdict.decide(Requeue("drained"))
+                self._attempt.drain()
         try:
             state = self._attempt.run()
         finally:
+            self._turned_at = time.monotonic()
             with self._lock:
                 self._attempt = None
         if state is State.QUEUED:

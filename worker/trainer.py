@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from worker.process import Exit, Process, start
-from worker.training.messages import RunUntil, encode
+from worker.training.messages import RunUntil, Stop, StopKind, encode
 
 
 class Killed(Exception):
@@ -73,6 +73,12 @@ class Trainer:
         """For how many seconds it could have spoken and did not, if it was last heard at `heard_at` (monotonic)."""
         with self._lock:
             return 0.0 if self._frozen else time.monotonic() - max(heard_at, self._awake_since)
+
+    def ask_to_stop(self, kind: StopKind | None) -> None:
+        """Have it stop at its next safe point, also when it is thawed only later; None takes that back."""
+        with self._lock:
+            if self._process is not None:
+                self._process.send(encode(Stop(kind)))
 
     def kill(self) -> None:
         """End it at once, now or when it starts."""

@@ -2,7 +2,7 @@
 
 Finish    the job reached a final state (also cancelled)
 Crash     the attempt is lost, the job goes on by `jobs.lifecycle.crash`
-Requeue   the worker stops; the job goes back without a crash
+Requeue   the attempt is given up without a crash; the job waits again, or is paused where that is asked for
 Lost      another may have the attempt: nothing may be written
 """
 
@@ -28,6 +28,8 @@ class Finish:
     state: State
     summary: dict[str, Any]
     error: ErrorDocument | None = None
+    result: dict[str, Any] | None = None
+    """What a check found."""
 
 
 @dataclass(frozen=True)

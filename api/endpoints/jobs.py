@@ -1,4 +1,4 @@
-"""Jobs: submit, look, list, cancel, and the record of what happened to them."""
+"""Jobs: submit, look, list, and the record of what happened to them. The verbs are in `api.endpoints.verbs`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from api.service import ServiceDep
 from api.views import attempt_view, event_view, job_path, job_view
 from jobs import queries
 from jobs.catalog import resolve
-from jobs.lifecycle.cancel import request_cancel
 from jobs.lifecycle.submit import submit
 from jobs.queries import ShownState
 from traind.errors import InvalidSpec
@@ -38,7 +37,6 @@ IdempotencyKey = Annotated[
     ),
 ]
 NOT_MODIFIED: Responses = {304: {"description": "Still the version that If-None-Match names"}}
-CANCELLING: Responses = {202: {"model": Job, "description": "It runs; its worker was told"}}
 
 
 class JobFilter(BaseModel):
@@ -150,23 +148,6 @@ def get_job(
     if matches(if_none_match, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     response.headers.update(headers)
-    return job_view(job)
-
-
-@router.post(
-    "/{job_id}/cancel",
-    operation_id="cancel_job",
-    summary="Cancel a job",
-    responses=CANCELLING | problems("not-found", "state-conflict"),
-)
-def cancel_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Response) -> Job:
-    """A job that waits is cancelled at once; one that runs is `cancelling` for a moment. May be repeated."""
-    with service.engine.begin() as connection:
-        state = request_cancel(connection, project_id=caller.project_id, job_id=job_id)
-        job = queries.get_job(connection, caller.project_id, job_id)
-    if state == "cancelling":
-        service.notify(job_id)
-        response.status_code = 202
     return job_view(job)
 
 

@@ -3,7 +3,11 @@
     transitions   the only place where `job.state` is assigned; each move writes its event
     lease         what a worker holds, and the fence that each of its writes carries
     submit        a new job                           (api)
+    asked         what the next three have in common
     cancel        a user's wish that a job end        (api)
+    pause         ... that it be held, and go on      (api)
+    retry         ... that it be tried again          (api)
+    check         a replay of a part of a job         (api; claim reads what it is)
     claim         the best due job for a worker       (worker)
     work          what the holder of a lease writes   (worker)
     checkpoints   the holder's checkpoints            (worker)

@@ -33,6 +33,23 @@ class CheckpointRef:
     state_blob_id: int
 
 
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where the next attempt goes on: a checkpoint and the job's summary at that step, or the start."""
+
+    checkpoint: CheckpointRef | None
+    summary: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return self.checkpoint.step if self.checkpoint else 0
+
+    def columns(self) -> dict[str, Any]:
+        """The job's columns that show it to be there."""
+        saved = self.checkpoint.step if self.checkpoint else None
+        return {"observed_step": self.step, "saved_step": saved, "summary": self.summary}
+
+
 def begin_checkpoint(
     conn: Connection,
     lease: Lease,
@@ -78,7 +95,7 @@ def put_chunk(conn: Connection, lease: Lease, *, blob_id: int, seq: int, data: b
 def complete_checkpoint(
     conn: Connection, lease: Lease, *, checkpoint_id: int, model_sha256: bytes, state_sha256: bytes
 ) -> None:
-    """Make the checkpoint readable, and the place where the next attempt starts.
+    """Make the checkpoint readable, and the place where the next attempt starts; its step counts as observed.
 
     Repeating it changes nothing. Raises Fenced, or IncompleteUpload where chunks are missing.
     """
@@ -92,14 +109,14 @@ def complete_checkpoint(
     for blob_id, sha256 in ((found.model_blob_id, model_sha256), (found.state_blob_id, state_sha256)):
         _complete_blob(conn, blob_id, sha256)
     conn.execute(update(checkpoint).where(of_id).values(complete=True, completed_at=clock()))
-    saved = func.greatest(job.c.saved_step, found.step)
-    changes = {"saved_step": saved, "version": job.c.version + 1, "updated_at": clock()}
+    steps = {name: func.greatest(job.c[name], found.step) for name in ("saved_step", "observed_step")}
+    changes = steps | {"version": job.c.version + 1, "updated_at": clock()}
     conn.execute(update(job).where(job.c.id == lease.job_id).values(changes))
     note(conn, row, "checkpoint", {"checkpoint": found.id, "step": found.step, "kind": found.kind})
 
 
-def newest(conn: Connection, job_id: UUID) -> tuple[CheckpointRef, dict[str, Any]] | None:
-    """The latest complete checkpoint in the job's one line of history, and the summary that belongs to it."""
+def resume_point(conn: Connection, job_id: UUID) -> ResumePoint:
+    """The latest complete checkpoint in the job's one line of history, or its start."""
     line = cuts(job_id)
     model, state = blob.alias("model"), blob.alias("state")
     query = (
@@ -113,7 +130,7 @@ def newest(conn: Connection, job_id: UUID) -> tuple[CheckpointRef, dict[str, Any
         .limit(1)
     )
     row = conn.execute(query).one_or_none()
-    return None if row is None else (_ref(row), row.summary)
+    return ResumePoint(None, {}) if row is None else ResumePoint(_ref(row), row.summary)
 
 
 def _of_attempt(conn: Connection, lease: Lease, condition: Any) -> CheckpointRef | None:

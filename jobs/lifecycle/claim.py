@@ -13,7 +13,8 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, select
 
-from jobs.lifecycle.checkpoints import CheckpointRef, newest
+from jobs.lifecycle.check import Task, task_of
+from jobs.lifecycle.checkpoints import CheckpointRef, ResumePoint, resume_point
 from jobs.lifecycle.lease import AnyRow, Lease, after, clock
 from jobs.lifecycle.transitions import move
 from jobs.states import State
@@ -32,6 +33,8 @@ class Claim:
     """With device and threads fixed."""
     from_step: int
     checkpoint: CheckpointRef | None
+    check: Task | None = None
+    """What to replay and compare; None for a job that trains."""
 
 
 def claim(
@@ -53,9 +56,10 @@ def claim(
     lease = Lease(row.id, row.attempt + 1, uuid4())
     spec = JobSpec.model_validate(row.spec)
     resolved = _fix(Resolved.model_validate(row.resolved), spec, device, threads)
-    saved, summary = newest(conn, row.id) or (None, {})
-    claimed = Claim(lease, worker_id, spec, resolved, saved.step if saved else 0, saved)
-    _start(conn, row, claimed, summary, lease_seconds)
+    check = task_of(conn, row)
+    point = ResumePoint(check.origin, {}) if check else resume_point(conn, row.id)
+    claimed = Claim(lease, worker_id, spec, resolved, point.step, point.checkpoint, check)
+    _start(conn, row, claimed, point, lease_seconds)
     return claimed
 
 
@@ -92,7 +96,7 @@ def _fix(resolved: Resolved, spec: JobSpec, device: Literal["cpu", "cuda"], thre
     return resolved.model_copy(update=fixed)
 
 
-def _start(conn: Connection, row: AnyRow, claimed: Claim, summary: dict[str, Any], lease_seconds: float) -> None:
+def _start(conn: Connection, row: AnyRow, claimed: Claim, point: ResumePoint, lease_seconds: float) -> None:
     number, from_step = claimed.lease.attempt, claimed.from_step
     move(
         conn,
@@ -105,10 +109,9 @@ def _start(conn: Connection, row: AnyRow, claimed: Claim, summary: dict[str, Any
         worker_id=claimed.worker_id,
         device=claimed.resolved.device,
         resolved=claimed.resolved.model_dump(mode="json"),
-        observed_step=from_step,
-        saved_step=claimed.checkpoint.step if claimed.checkpoint else None,
-        summary=summary,
+        restart=False,
         started_at=func.coalesce(job.c.started_at, clock()),
+        **point.columns(),
     )
     conn.execute(
         insert(attempt).values(

@@ -14,6 +14,8 @@ from jobs.tables import attempt
 
 MAX_BACKOFF_SECONDS = 300.0
 MAX_LOG_CHARACTERS = 65_536
+RELEASED = {State.QUEUED: Outcome.DRAINED, State.PAUSED: Outcome.PAUSED, State.CANCELLED: Outcome.CANCELLED}
+"""Where a job goes that its worker gives up, and the outcome of that attempt."""
 
 
 def backoff_seconds(crashes: int) -> float:
@@ -47,15 +49,16 @@ def after_crash(conn: Connection, row: AnyRow, outcome: Outcome, *, error: dict[
 
 def after_drain(conn: Connection, row: AnyRow, *, reason: str, log: str | None) -> State:
     """Close the attempt, which its worker gave up, and move the locked job on; returns where to."""
-    end_attempt(conn, row, Outcome.DRAINED, error=None, log=log)
     target = _next(row, 0)
-    move(conn, row, target, {"reason": reason})
+    end_attempt(conn, row, RELEASED[target], error=None, log=log)
+    move(conn, row, target, {"reason": reason, "saved_step": row.saved_step})
     return target
 
 
 def _next(row: AnyRow, crashes: int) -> State:
+    """Cancel wins over everything, max_attempts over pause: a paused job can always go on."""
     if row.requested == Request.CANCEL:
         return State.CANCELLED
-    if row.requested == Request.PAUSE:
-        return State.PAUSED
-    return State.FAILED if crashes >= row.max_attempts else State.QUEUED
+    if crashes >= row.max_attempts:
+        return State.FAILED
+    return State.PAUSED if row.requested == Request.PAUSE else State.QUEUED

@@ -56,10 +56,11 @@ def submit(
     )
     if created:
         return Submitted(job_id, created=True)
-    return _earlier(conn, project_id, str(idempotency_key), digest)
+    return earlier(conn, project_id, str(idempotency_key), digest)
 
 
-def _earlier(conn: Connection, project_id: int, key: str, digest: bytes) -> Submitted:
+def earlier(conn: Connection, project_id: int, key: str, digest: bytes) -> Submitted:
+    """What `key` made before. Raises IdempotencyConflict where that was another request."""
     same = (job.c.project_id == project_id) & (job.c.idempotency_key == key)
     row = conn.execute(select(job.c.id, job.c.request_sha256).where(same)).one()
     if row.request_sha256 != digest:

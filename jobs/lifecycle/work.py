@@ -13,8 +13,9 @@ from sqlalchemy import ColumnElement, Connection, case, func, literal, select, u
 from sqlalchemy.dialects.postgresql import JSONB
 
 from jobs.documents import pack
+from jobs.lifecycle.check import record_result
 from jobs.lifecycle.checkpoints import CheckpointRef, begin_checkpoint, complete_checkpoint, put_chunk
-from jobs.lifecycle.crash import after_crash, after_drain, end_attempt
+from jobs.lifecycle.crash import RELEASED, after_crash, after_drain, end_attempt
 from jobs.lifecycle.lease import Fenced, Lease, after, clock, fence, fenced, lock, owned
 from jobs.lifecycle.transitions import move, note
 from jobs.metrics.codec import Segment
@@ -92,10 +93,12 @@ def finish(
     error: dict[str, Any] | None,
     summary: dict[str, Any],
     log: str | None,
+    result: dict[str, Any] | None = None,
 ) -> State:
     """End the job with an outcome; returns the state it has now, which is cancelled where that was asked for.
 
-    `error` is {code, message, retryable, …}; needed for failed. Repeating it returns the same.
+    `error` is {code, message, retryable, …}; needed for failed. `result` is what a check found. Repeating it returns
+    the same.
     """
     if state not in FINAL:
         raise ValueError(f"{state} is not a final state")
@@ -104,7 +107,9 @@ def finish(
     except Fenced:
         return _finished_before(conn, lease, {state, State.CANCELLED})
     if row.requested == Request.CANCEL:
-        state, error = State.CANCELLED, None
+        state, error, result = State.CANCELLED, None, None
+    if result is not None:
+        record_result(conn, lease.job_id, result)
     end_attempt(conn, row, Outcome(state), error=error, log=log)
     values = {"error": pack(error), "summary": _merged(summary)}
     move(conn, row, state, {"error": error} if error else {}, **values)
@@ -116,19 +121,20 @@ def crash(conn: Connection, lease: Lease, *, error: dict[str, Any], log: str | N
     try:
         row = lock(conn, lease)
     except Fenced:
-        return _left_before(conn, lease, Outcome.CRASHED)
+        return _left_before(conn, lease, {Outcome.CRASHED})
     return after_crash(conn, row, Outcome.CRASHED, error=error, log=log)
 
 
 def requeue(conn: Connection, lease: Lease, *, reason: str, log: str | None) -> State:
-    """Give the job back without counting a crash, to go on from its last checkpoint; returns its next state.
+    """Give the job up without counting a crash, to go on from its last checkpoint; returns its next state: paused
+    where that is asked for, cancelled likewise, else queued.
 
-    `reason` stands in the event. A pending cancel or pause is heeded. Repeatable.
+    `reason` stands in the event. Repeatable.
     """
     try:
         row = lock(conn, lease)
     except Fenced:
-        return _left_before(conn, lease, Outcome.DRAINED)
+        return _left_before(conn, lease, set(RELEASED.values()))
     return after_drain(conn, row, reason=reason, log=log)
 
 
@@ -173,8 +179,8 @@ def _finished_before(conn: Connection, lease: Lease, states: set[State]) -> Stat
     return State(outcome)
 
 
-def _left_before(conn: Connection, lease: Lease, outcome: Outcome) -> State:
-    if _outcome(conn, lease) != outcome:
+def _left_before(conn: Connection, lease: Lease, outcomes: set[Outcome]) -> State:
+    if _outcome(conn, lease) not in outcomes:
         raise fenced(lease)
     left = (job_event.c.job_id == lease.job_id) & (job_event.c.attempt == lease.attempt)
     query = select(job_event.c.to_state).where(left, job_event.c.from_state == State.RUNNING)

@@ -2,11 +2,14 @@
 
     jobs      one job, and the list with its filters and cursor
     history   a job's events, attempts and checkpoints
+    checks    replays of a job, which are jobs of another kind
+    workers   the list of workers, and what each holds
 
 Each function takes the caller's project: what belongs to another does not exist. Postgres is the only source, and
 nothing here reads metric points: what lists show are the summary columns of the job.
 """
 
+from jobs.queries.checks import CheckRow, checks, get_check
 from jobs.queries.history import (
     AttemptRow,
     BlobRow,
@@ -17,20 +20,29 @@ from jobs.queries.history import (
     checkpoints,
     events,
 )
-from jobs.queries.jobs import JobPage, JobRow, ShownState, get_job, list_jobs
+from jobs.queries.jobs import JobPage, JobRow, get_job, list_jobs
+from jobs.queries.workers import HeldJob, WorkerRow, WorkerState, list_workers
+from jobs.states import ShownState
 
 __all__ = [
     "AttemptRow",
     "BlobRow",
+    "CheckRow",
     "CheckpointRow",
     "EventRow",
+    "HeldJob",
     "JobPage",
     "JobRow",
     "ShownState",
+    "WorkerRow",
+    "WorkerState",
     "attempts",
     "checkpoint",
     "checkpoints",
+    "checks",
     "events",
+    "get_check",
     "get_job",
     "list_jobs",
+    "list_workers",
 ]

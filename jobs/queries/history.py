@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, select, true
 
 from jobs.documents import unpack_floats
 from jobs.errors import NotFound
-from jobs.states import Outcome
+from jobs.states import Kind, Outcome
 from jobs.tables import attempt, blob, job, job_event
 from jobs.tables import checkpoint as checkpoint_table
 from jobs.visibility import cuts
@@ -113,7 +113,7 @@ def checkpoint(conn: Connection, project_id: int, checkpoint_id: int) -> Checkpo
 
 
 def _require(conn: Connection, project_id: int, job_id: UUID) -> None:
-    own = (job.c.id == job_id) & (job.c.project_id == project_id)
+    own = (job.c.id == job_id) & (job.c.project_id == project_id) & (job.c.kind == Kind.TRAIN)
     if conn.execute(select(job.c.id).where(own)).one_or_none() is None:
         raise NotFound("job", job_id)
 

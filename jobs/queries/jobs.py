@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -15,25 +14,8 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, select, tuple_
 
 from jobs.documents import clean_text, unpack_floats
 from jobs.errors import BadCursor, NotFound
-from jobs.states import Request, State
+from jobs.states import ASKED, Kind, Request, ShownState, State, shown
 from jobs.tables import job
-
-
-class ShownState(StrEnum):
-    """A job's state as users see it: a running job that was asked to end or to pause says so."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    CANCELLING = "cancelling"
-    PAUSING = "pausing"
-    PAUSED = "paused"
-    SUCCEEDED = "succeeded"
-    DIVERGED = "diverged"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-_ASKED = {ShownState.CANCELLING: Request.CANCEL, ShownState.PAUSING: Request.PAUSE}
 
 
 @dataclass(frozen=True)
@@ -71,8 +53,7 @@ class JobRow:
 
     @property
     def shown_state(self) -> ShownState:
-        asked = {request: shown for shown, request in _ASKED.items()}
-        return asked.get(self.requested, ShownState(self.state))
+        return shown(self.state, self.requested)
 
 
 @dataclass(frozen=True)
@@ -87,8 +68,9 @@ _COLUMNS = [job.c[field.name] for field in fields(JobRow)]
 
 
 def get_job(conn: Connection, project_id: int, job_id: UUID) -> JobRow:
-    """Raises NotFound."""
-    row = conn.execute(select(*_COLUMNS).where(job.c.id == job_id, job.c.project_id == project_id)).one_or_none()
+    """Raises NotFound, also for a check (`queries.checks`)."""
+    here = (job.c.id == job_id, job.c.project_id == project_id, job.c.kind == Kind.TRAIN)
+    row = conn.execute(select(*_COLUMNS).where(*here)).one_or_none()
     if row is None:
         raise NotFound("job", job_id)
     return _job(row)
@@ -109,7 +91,7 @@ def list_jobs(
     `labels` wants these values, or with None any value. `cursor` is the `next_cursor` of the page before; jobs that
     are submitted meanwhile neither shift nor repeat a page.
     """
-    wanted = [job.c.project_id == project_id, *_labelled(labels or {})]
+    wanted = [job.c.project_id == project_id, job.c.kind == Kind.TRAIN, *_labelled(labels or {})]
     if state is not None:
         wanted.append(_shown_as(state))
     if optimizer is not None:
@@ -129,8 +111,9 @@ def _job(row: Row[Any]) -> JobRow:
 
 
 def _shown_as(state: ShownState) -> ColumnElement[bool]:
-    if state in _ASKED:
-        return job.c.requested == _ASKED[state]
+    asked = [request for request, shown_as in ASKED.items() if shown_as is state]
+    if asked:
+        return job.c.requested == asked[0]
     return and_(job.c.state == state, job.c.requested == Request.NONE)
 
 

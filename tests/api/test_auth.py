@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx2
 import pytest
 from sqlalchemy import select
@@ -11,6 +13,7 @@ from api.key_cache import MAX_KEYS, TTL_SECONDS, KeyCache
 from jobs import keys, tables
 from jobs.keys import Principal
 from jobs.settings import Settings
+from jobs.states import VERBS
 from tests.api.project import Project
 
 NO_JOB = "00000000-0000-0000-0000-000000000000"
@@ -20,7 +23,8 @@ def operations() -> list[tuple[str, str]]:
     """Every documented operation under /v1, with ids that exist nowhere."""
     settings = Settings(database_url="postgresql://nowhere/", redis_url="redis://nowhere/")  # type: ignore[arg-type]
     paths = create_app(settings).openapi()["paths"]
-    filled = {path: path.replace("{job_id}", NO_JOB).replace("{checkpoint_id}", "1") for path in paths}
+    idents = {"{job_id}": NO_JOB, "{check_id}": NO_JOB, "{checkpoint_id}": "1"}
+    filled = {path: re.sub(r"\{\w+\}", lambda found: idents[found[0]], path) for path in paths}
     return [(method, filled[path]) for path in paths if path.startswith("/v1") for method in paths[path]]
 
 
@@ -74,12 +78,16 @@ def test_an_admin_may_read_and_write(project: Project, anonymous: httpx2.Client)
 def test_nothing_of_another_project_exists(project: Project, other: Project) -> None:
     job = project.submit()
     checkpoint = project.checkpoint(project.start(), step=1)
-    paths = [path for name, path in job["links"].items() if name != "cancel"]
-    paths += [f"/v1/checkpoints/{checkpoint}", f"/v1/checkpoints/{checkpoint}/content"]
+    check = project.http.post(f"/v1/checkpoints/{checkpoint}/verify").json()
+    asks = [path for name, path in job["links"].items() if name in VERBS or name == "audit"]
+    asks += [f"/v1/checkpoints/{checkpoint}/verify", check["links"]["cancel"]]
+    paths = [path for path in job["links"].values() if path not in asks]
+    paths += [f"/v1/checkpoints/{checkpoint}", f"/v1/checkpoints/{checkpoint}/content", check["links"]["self"]]
     assert {project.http.get(path).status_code for path in paths} == {200}
     for path in paths:
         assert other.http.get(path).status_code == 404, path
-    assert other.http.post(job["links"]["cancel"]).status_code == 404
+    for path in asks:
+        assert other.http.post(path).status_code == 404, path
     assert other.http.get("/v1/jobs").json()["jobs"] == []
     assert project.http.get(job["links"]["self"]).json()["state"] == "running"
 

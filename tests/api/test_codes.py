@@ -41,6 +41,13 @@ def ended(p: Project) -> httpx2.Response:
     return p.http.post(job["links"]["cancel"])
 
 
+def too_large(p: Project) -> httpx2.Response:
+    """70,000 parameters x 60,000 samples: 240 steps and no more."""
+    data = {"dataset": {"name": "synthetic_classification", "n_samples": 75_000, "n_features": 512}}
+    size = {"model": {"name": "mlp", "hidden": [128]}, "training": {"batch_size": "full", "steps": 1_000}}
+    return p.http.post(p.submit(**data, **size)["links"]["audit"], params={"steps": 1_000})
+
+
 def content(p: Project, *, complete: bool, **headers: str) -> httpx2.Response:
     p.submit()
     lease = p.start()
@@ -65,6 +72,7 @@ PROVOKED: dict[str, Callable[[Project], httpx2.Response]] = {
     "body-too-large": lambda p: p.http.post("/v1/jobs", json=SPEC | {"name": "x" * 1_048_576}),
     "unsupported-media-type": lambda p: p.http.post("/v1/jobs", content="{}"),
     "range-not-satisfiable": lambda p: content(p, complete=True, Range="bytes=99-"),
+    "audit-too-large": too_large,
     "bad-cursor": lambda p: p.http.get("/v1/jobs?cursor=x"),
     "idempotency-conflict": conflict,
     "invalid-parameter": lambda p: p.http.get("/v1/jobs?limit=0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -36,13 +37,14 @@ CHECKS = [
 
 @dataclass(frozen=True)
 class Target:
-    """A service with a job that has metrics and a checkpoint."""
+    """A service with a job that has metrics, a checkpoint and a check."""
 
     url: str
     session: requests.Session
     authorization: str
     job_id: str
     checkpoint_id: int
+    check_id: str
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,9 @@ def target(api: ApiProcess, shared_engine: Engine) -> Iterator[Target]:
         with shared_engine.begin() as conn:
             record_metrics(conn, lease, seq=0, segment=segment(1, 50))
         checkpoint_id = project.checkpoint(lease, step=50)
-        yield Target(api.url, session, project.http.headers["Authorization"], job["id"], checkpoint_id)
+        check = project.http.post(f"/v1/checkpoints/{checkpoint_id}/verify").json()
+        authorization = project.http.headers["Authorization"]
+        yield Target(api.url, session, authorization, job["id"], checkpoint_id, check["id"])
 
 
 @schema.parametrize()
@@ -68,10 +72,9 @@ def test_the_service_does_what_its_document_says(case: schemathesis.Case, target
 def _aim(case: schemathesis.Case, target: Target) -> None:
     """Where an id is a proper one, take one that exists."""
     found = case.path_parameters
-    try:
-        UUID(str(found["job_id"]))
-        found["job_id"] = target.job_id
-    except (KeyError, ValueError):
-        pass
+    for name in ("job_id", "check_id"):
+        with suppress(KeyError, ValueError):
+            UUID(str(found[name]))
+            found[name] = getattr(target, name)
     if isinstance(found.get("checkpoint_id"), int) and 1 <= found["checkpoint_id"] < 2**63:
         found["checkpoint_id"] = target.checkpoint_id

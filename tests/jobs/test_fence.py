@@ -64,6 +64,7 @@ def arguments(function: Callable[..., Any], engine: Engine) -> dict[str, Any]:
         "error": ERROR,
         "log": "log",
         "reason": "drain",
+        "result": {"equal": True},
     }
     names = list(inspect.signature(function).parameters)[2:]
     missing = set(names) - known.keys()

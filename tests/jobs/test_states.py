@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.states import FINAL, TRANSITIONS, State, possible, transition
+from jobs.states import FINAL, FULFILLED, TRANSITIONS, VERBS, Request, ShownState, State, possible, shown, transition
 from jobs.states_doc import document
 
 
@@ -41,5 +41,17 @@ def test_an_unlisted_move_is_refused() -> None:
 
 
 def test_possible_names_the_verbs_of_a_state() -> None:
-    assert possible(State.RUNNING) == ("cancel",)
-    assert possible(State.SUCCEEDED) == ()
+    assert possible(ShownState.RUNNING) == ("cancel", "pause")
+    assert possible(ShownState.PAUSING) == ("cancel", "resume")
+    assert possible(ShownState.CANCELLING) == possible(ShownState.SUCCEEDED) == ()
+
+
+def test_a_verb_that_does_something_where_it_is_done_would_be_a_contradiction() -> None:
+    for verb, states in FULFILLED.items():
+        assert not states & VERBS[verb]
+
+
+def test_a_request_is_shown_in_place_of_running() -> None:
+    assert shown(State.RUNNING, Request.NONE) is ShownState.RUNNING
+    assert shown(State.RUNNING, Request.PAUSE) is ShownState.PAUSING
+    assert shown(State.RUNNING, Request.CANCEL) is ShownState.CANCELLING

@@ -31,10 +31,17 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         "ls",
         "get",
         "cancel",
+        "pause",
+        "resume",
+        "retry",
         "events",
         "metrics",
         "checkpoints",
         "download",
+        "workers",
+        "verify",
+        "audit",
+        "checks",
         "datasets",
     ):
         assert f"│ {command} " in done.stdout

@@ -200,14 +200,19 @@ def test_events_continue_after_the_last_one_seen() -> None:
     assert [seen.path.partition("?")[2] for seen in service.seen] == ["after=3", "after=7"]
 
 
-def test_cancelling_twice_is_cancelling_once() -> None:
-    conflict = answer(problem("state-conflict", 409, state="cancelled"), 409)
-    with scripted(conflict, answer(job(state="cancelled"))) as service, client(service.url) as c:
-        assert c.cancel(JOB).state == "cancelled"
-    ended = answer(job(state="succeeded"))
-    with scripted(conflict, ended) as service, client(service.url) as c, pytest.raises(ApiError) as raised:
-        c.cancel(JOB)
-    assert raised.value.code == "state-conflict"
+def test_a_verb_is_one_call_and_a_refusal_says_what_is_possible() -> None:
+    with scripted(answer(job(state="paused"))) as service, client(service.url) as c:
+        assert {c.cancel(JOB).state, c.pause(JOB).state, c.resume(JOB).state, c.retry(JOB, start="start").state}
+    assert [(seen.method, seen.path.removeprefix(f"/v1/jobs/{JOB}")) for seen in service.seen] == [
+        ("POST", "/cancel"),
+        ("POST", "/pause"),
+        ("POST", "/resume"),
+        ("POST", "/retry?from=start"),
+    ]
+    conflict = answer(problem("state-conflict", 409, state="succeeded", possible=[]), 409)
+    with scripted(conflict) as service, client(service.url) as c, pytest.raises(ApiError) as raised:
+        c.pause(JOB)
+    assert (raised.value.code, raised.value.status, len(service.seen)) == ("state-conflict", 409, 1)
 
 
 def test_wait_reports_each_version_once_and_returns_the_end() -> None:

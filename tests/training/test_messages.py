@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from tests.training.scenario import trainer_job
 from worker.training.messages import (
+    Audit,
+    Checked,
     Checkpoint,
+    CheckpointFiles,
     Failed,
     Finished,
     Message,
@@ -21,8 +24,10 @@ from worker.training.messages import (
     Progress,
     Ready,
     RunUntil,
+    Stop,
     Stopped,
     TrainerJob,
+    Verify,
     decode,
     encode,
 )
@@ -39,9 +44,11 @@ SUMMARY = {"last": {"train/loss": 0.1}, "best": {"val/loss": {"value": 0.5, "ste
         Metrics(1, 2, {"lr": {"steps": [1, 2], "times": [0.1, 0.2], "values": [1e-3, 1e-300]}}, SUMMARY),
         Checkpoint(5, "final", "/a", "/b", 1, 2, "aa", "bb", SUMMARY),
         Finished("diverged", 9, SUMMARY, {"code": "diverged"}),
+        Checked(9, {"equal": False, "differences": [{"tensor": "model/1.weight", "stored": None}]}),
         Stopped("pause", 3),
         Failed("scratch-full", "no room", True, None),
         RunUntil(12345.678901234567),
+        Stop("drain"),
     ],
     ids=lambda message: type(message).__name__,
 )
@@ -70,3 +77,11 @@ def test_a_trainer_job_is_json(tmp_path: Path) -> None:
     job = trainer_job(tmp_path)
     assert TrainerJob.model_validate_json(job.model_dump_json()) == job
     assert json.loads(job.model_dump_json())["resolved"]["total_steps"] == 460
+
+
+def test_a_check_is_json(tmp_path: Path) -> None:
+    subject = CheckpointFiles(model_path=tmp_path / "m", state_path=tmp_path / "s")
+    seen = {"subject": subject, "intact": {"model": True, "state": False}, "trained_by": ({"threads": 1},)}
+    for check in (Verify(step=5, final=True, **seen), Audit(steps=9)):  # type: ignore[arg-type]
+        job = trainer_job(tmp_path).model_copy(update={"check": check})
+        assert TrainerJob.model_validate_json(job.model_dump_json()) == job

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -15,10 +16,12 @@ from jobs.catalog import resolve
 from jobs.database import cluster_id
 from jobs.doorbell import Doorbell
 from jobs.lifecycle.cancel import request_cancel
+from jobs.lifecycle.pause import request_pause, resume
+from jobs.lifecycle.retry import Start, retry
 from jobs.lifecycle.submit import submit
 from jobs.metrics import store
 from jobs.notify import notify_request
-from jobs.states import FINAL
+from jobs.states import FINAL, ShownState
 from traind.spec import JobSpec
 
 T = TypeVar("T")
@@ -59,10 +62,26 @@ class Service:
         return job_id
 
     def cancel(self, job_id: UUID) -> None:
+        self._ask(request_cancel, job_id)
+
+    def pause(self, job_id: UUID) -> None:
+        self._ask(request_pause, job_id)
+
+    def resume(self, job_id: UUID) -> None:
+        self._ask(resume, job_id)
+
+    def retry(self, job_id: UUID, start: Start = "checkpoint") -> None:
+        self._ask(partial(retry, start=start), job_id)
+
+    def _ask(self, verb: Callable[..., ShownState], job_id: UUID) -> None:
+        """As the api does: a job that runs has its worker told, one that waits has the doorbell rung."""
         with self.engine.begin() as conn:
-            request_cancel(conn, project_id=self.project_id, job_id=job_id)
+            state = verb(conn, project_id=self.project_id, job_id=job_id)
             cluster = cluster_id(conn)
-        notify_request(self.engine, cluster, job_id)
+        if state is ShownState.QUEUED:
+            Doorbell(self.redis_url, cluster).ring(self.job(job_id).queue)
+        else:
+            notify_request(self.engine, cluster, job_id)
 
     def job(self, job_id: UUID) -> Row[Any]:
         return self.rows(select(tables.job).where(tables.job.c.id == job_id))[0]
@@ -87,6 +106,14 @@ class Service:
     def rows(self, query: Any, **parameters: Any) -> list[Row[Any]]:
         with self.engine.begin() as conn:
             return list(conn.execute(text(query) if isinstance(query, str) else query, parameters).all())
+
+    def checkpoints(self, job_id: UUID) -> list[Row[Any]]:
+        """Complete ones, with the hashes of their two files, in the order in which they were begun."""
+        query = """
+            SELECT c.step, c.kind, c.attempt, encode(m.sha256, 'hex') AS model, encode(s.sha256, 'hex') AS state
+            FROM checkpoint c JOIN blob m ON m.id = model_blob_id JOIN blob s ON s.id = state_blob_id
+            WHERE c.job_id = :job AND c.complete ORDER BY c.id"""
+        return self.rows(query, job=job_id)
 
     def wait(self, job_id: UUID, condition: Callable[[Row[Any]], object], *, seconds: float = PATIENT) -> Row[Any]:
         """The job's row as soon as the condition holds for it."""

@@ -55,6 +55,18 @@ def cancel_and_time(service: Service, job_id: Any, trainer: psutil.Process) -> f
     return took
 
 
+def test_while_it_waits(service: Service, shared_worker: Worker) -> None:
+    running = service.submit(LONG)
+    service.wait_step(running, 1)
+    waiting = service.submit(LONG)
+    service.cancel(waiting)
+    assert service.job(waiting).state == "cancelled"
+    service.cancel(running)
+    service.wait_final(running)
+    assert service.wait_final(service.submit(BRIEF)).state == "succeeded"
+    assert service.attempts(waiting) == []
+
+
 def test_between_small_steps(service: Service, shared_worker: Worker) -> None:
     job_id = service.submit(LONG)
     service.wait_step(job_id, 100)

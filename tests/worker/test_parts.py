@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from jobs.errors import Fenced
 from jobs.states import State
 from worker import health, output
 from worker.clock import boottime
+from worker.judgement import stalled
 from worker.scratch import own_folder, remove_dead
 from worker.trainer import Trainer
 from worker.verdict import Crash, Decided, Finish, Lost, Requeue, Verdict
@@ -134,3 +136,13 @@ def test_the_silence_of_a_frozen_trainer_does_not_count() -> None:
     assert trainer.silence(heard_at) < 60
     assert trainer.run_until > boottime() + 100
     trainer.close()
+
+
+def test_an_upload_that_stands_still_ends_the_attempt() -> None:
+    trainer = Trainer(boottime() + 60)
+    now = time.monotonic()
+    times = {"listening_since": None, "timeout_seconds": 5.0}
+    assert stalled(trainer, uploading_since=now - 1, **times) is None
+    ending = stalled(trainer, uploading_since=now - 10, **times)
+    assert isinstance(ending, Crash)
+    assert (ending.error["code"], ending.error["retryable"]) == ("upload-stalled", True)

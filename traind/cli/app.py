@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from traind.cli import catalogue, checkpoints, jobs, metrics, output, submit, watch
+from traind.cli import catalogue, checkpoints, checks, jobs, metrics, output, submit, verbs, watch, workers
 from traind.cli.errors import FAILED, INTERRUPTED, USAGE, CliError
 from traind.errors import ApiError, InvalidSpec, TraindError
 
@@ -50,7 +50,7 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         help="Train models as jobs and compare optimizers. Data goes to stdout, progress and errors to stderr.",
     )
-    for module in (submit, watch, jobs, metrics, checkpoints, catalogue):
+    for module in (submit, watch, jobs, verbs, metrics, checkpoints, checks, workers, catalogue):
         module.register(app)
     for entry in entry_points(group=COMMANDS_GROUP):
         try:

@@ -69,7 +69,7 @@ def download(
     """
     with connect(data_dir) as client:
         whole_id = job_id(client, job)
-        checkpoint = _choose(client.checkpoints(whole_id), step)
+        checkpoint = choose(client.checkpoints(whole_id), step)
         target = _target(
             path, f"{whole_id[:13]}-step-{checkpoint.step}{'' if part == 'model' else '-state'}.safetensors"
         )
@@ -79,7 +79,8 @@ def download(
     output.data(str(target))
 
 
-def _choose(found: tuple[Checkpoint, ...], step: int | None) -> Checkpoint:
+def choose(found: tuple[Checkpoint, ...], step: int | None) -> Checkpoint:
+    """The complete one of that step, or the newest. Raises NoCheckpoint."""
     complete = [checkpoint for checkpoint in found if checkpoint.complete]
     if not complete:
         raise NoCheckpoint("the job has no complete checkpoint yet; `traind watch` shows how far it is")

@@ -1,4 +1,4 @@
-"""`traind ls`, `get`, `cancel` and `events`."""
+"""`traind ls`, `get` and `events`. What can be asked of a job is in `traind.cli.verbs`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from traind.client import Job
 
 FormatOption = Annotated[Format, typer.Option("--output", "-o", help="json: one JSON document.")]
-HEADERS = ("id", "name", "state", "dataset", "model", "optimizer", "lr", "step", "val/loss", "val/accuracy", "created")
+HEADERS = (
+    *("id", "name", "state", "dataset", "model", "optimizer", "lr", "step", "saved"),
+    *("val/loss", "val/accuracy", "created"),
+)
 
 
 def register(app: typer.Typer) -> None:
     app.command("ls")(list_jobs)
     app.command()(get)
-    app.command()(cancel)
     app.command()(events)
 
 
@@ -57,21 +59,6 @@ def get(job: JobArgument, *, output_format: FormatOption = Format.TABLE, data_di
         output.table(("field", "value"), list(_details(found)))
 
 
-def cancel(
-    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids, or their first four characters or more.")],
-    *,
-    output_format: FormatOption = Format.TABLE,
-    data_dir: DataDir = None,
-) -> None:
-    """Cancel jobs. A running one shows `cancelling` until its worker has stopped it."""
-    with connect(data_dir) as client:
-        cancelled = [client.cancel(job_id(client, job)) for job in jobs]
-    if output_format is Format.JSON:
-        output.document([job.document() for job in cancelled])
-    else:
-        job_table(cancelled)
-
-
 def events(
     job: JobArgument,
     *,
@@ -93,17 +80,17 @@ def events(
 
 def job_table(jobs: Sequence[Job]) -> None:
     """The jobs as a table on stdout, a line each."""
-    output.table(HEADERS, [_row(job) for job in jobs], right=(6, 7, 8, 9))
+    output.table(HEADERS, [_row(job) for job in jobs], right=(6, 7, 8, 9, 10))
 
 
 def _row(job: Job) -> tuple[object, ...]:
     from traind.cli.live import last
 
     parts = [job.spec.get(part, {}) for part in ("dataset", "model", "optimizer")]
-    step = f"{job.progress.step}/{job.progress.total_steps}"
+    steps = f"{job.progress.step}/{job.progress.total_steps}", job.progress.saved_step
     names = [part.get("name", "") for part in parts]
     values = (last(job, "val/loss"), last(job, "val/accuracy"))
-    return (job.id, job.name, job.state, *names, number(parts[2].get("lr")), step, *values, when(job.created_at))
+    return (job.id, job.name, job.state, *names, number(parts[2].get("lr")), *steps, *values, when(job.created_at))
 
 
 def _details(job: Job) -> Iterator[tuple[str, object]]:
@@ -117,7 +104,7 @@ def _details(job: Job) -> Iterator[tuple[str, object]]:
     if job.error is not None:
         yield "error", f"{job.error.code}: {job.error.message}"
     yield "attempt", f"{job.attempt} ({job.crash_count} of at most {job.max_attempts} crashed)"
-    yield "step", f"{progress.step} of {progress.total_steps}, saved to {progress.saved_step}"
+    yield "step", f"{progress.step} of {progress.total_steps}, {_saved(progress.saved_step)}"
     yield "rate", f"{number(progress.rate_steps_per_second)} steps/s"
     if job.finished_at is None:
         yield "time left", duration(progress.eta_seconds)
@@ -129,6 +116,10 @@ def _details(job: Job) -> Iterator[tuple[str, object]]:
     for part in ("dataset", "model", "optimizer", "schedule", "training", "resources"):
         yield part, _compact(job.spec.get(part, {}))
     yield "resolved", _compact(job.resolved)
+
+
+def _saved(step: int | None) -> str:
+    return "nothing saved" if step is None else f"saved at {step}"
 
 
 def _labels(texts: Sequence[str]) -> dict[str, str | None]:

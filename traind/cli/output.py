@@ -22,10 +22,18 @@ STATE_STYLES = {
     "queued": "dim",
     "running": "cyan",
     "cancelling": "yellow",
+    "pausing": "yellow",
+    "paused": "yellow",
     "succeeded": "green",
     "diverged": "magenta",
     "failed": "red",
     "cancelled": "yellow",
+    "live": "green",
+    "silent": "red",
+    "stopped": "dim",
+    "ok": "green",
+    "warning": "yellow",
+    "error": "red",
 }
 
 

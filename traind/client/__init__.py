@@ -9,7 +9,36 @@ Calls raise `traind.errors.ApiError`. Each is repeated with back-off where the s
 
 from __future__ import annotations
 
-from traind.client.answers import Buckets, CatalogueEntry, Checkpoint, Event, Job, Metrics, Progress, Series
+from traind.client.answers import (
+    AuditResult,
+    Buckets,
+    CatalogueEntry,
+    Check,
+    Checkpoint,
+    Event,
+    HeldJob,
+    Job,
+    Metrics,
+    Progress,
+    Series,
+    VerifyResult,
+    Worker,
+)
 from traind.client.client import Client
 
-__all__ = ["Buckets", "CatalogueEntry", "Checkpoint", "Client", "Event", "Job", "Metrics", "Progress", "Series"]
+__all__ = [
+    "AuditResult",
+    "Buckets",
+    "CatalogueEntry",
+    "Check",
+    "Checkpoint",
+    "Client",
+    "Event",
+    "HeldJob",
+    "Job",
+    "Metrics",
+    "Progress",
+    "Series",
+    "VerifyResult",
+    "Worker",
+]

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 Part = Literal["model", "state"]
+Start = Literal["checkpoint", "start"]
 Column = Literal["first", "last", "min", "max", "mean"]
 FINAL_STATES = frozenset({"succeeded", "diverged", "failed", "cancelled"})
 
@@ -26,7 +27,9 @@ class Answer(BaseModel):
 
 
 class Progress(Answer):
-    """How far a job is. Steps are optimizer updates; `saved_step` is the newest checkpoint's."""
+    """How far a job is. Steps are optimizer updates: `step` is the newest observed, `saved_step` the newest
+    checkpoint's.
+    """
 
     step: int = 0
     total_steps: int | None = None
@@ -124,6 +127,94 @@ class Checkpoint(Answer):
     completed_at: AwareDatetime | None = None
 
 
+class TensorDifference(Answer):
+    """How a stored tensor differs from the replayed one; `problem` is values, missing, unexpected or kind."""
+
+    tensor: str
+    problem: str
+    n_elements: int | None = None
+    n_different: int | None = None
+    first_index: tuple[int, ...] | None = None
+    stored: float | str | None = None
+    replayed: float | str | None = None
+    largest_difference: float | None = None
+
+
+class VerifyResult(Answer):
+    """A checkpoint beside a replay. Where `exact` is false (`reasons`), a difference proves no damage."""
+
+    kind: Literal["verify"]
+    equal: bool
+    exact: bool
+    reasons: tuple[str, ...] = ()
+    intact: dict[str, bool]
+    """Whether each file has the SHA-256 that it was stored with."""
+    unreadable: dict[str, str] = {}
+    ended: str | None = None
+    """Why the replay did not come to the checkpoint's step; None where it did."""
+    n_tensors: int
+    n_different: int
+    differences: tuple[TensorDifference, ...] = ()
+    """The first of them, weights before the rest."""
+    rest: tuple[str, ...] = ()
+    """What differs beside the tensors."""
+
+
+class AuditTensor(Answer):
+    """A tensor by optim_core beside the same by torch.optim; `largest_ulp` is None where one of two values is NaN."""
+
+    tensor: str
+    n_elements: int
+    n_different: int
+    largest_ulp: int | None
+    largest_difference: float | None
+
+
+class AuditResult(Answer):
+    """The first steps of a job by optim_core beside the same by torch.optim."""
+
+    kind: Literal["audit"]
+    equal: bool
+    steps: int
+    optimizer: str
+    torch: str
+    ended: dict[str, str | None] = {}
+    first_different_step: int | None = None
+    n_tensors: int
+    n_different: int
+    largest_ulp: int | None = None
+    tensors: tuple[AuditTensor, ...] = ()
+
+
+class Check(Answer):
+    """A replay of a part of a job. `result` is there once it has succeeded, whatever it found."""
+
+    id: str
+    kind: str
+    state: str
+    phase: str | None = None
+    attempt: int = 0
+    job_id: str
+    checkpoint_id: int | None = None
+    from_checkpoint_id: int | None = None
+    from_step: int
+    to_step: int
+    steps_done: int = 0
+    steps_total: int
+    result: Annotated[VerifyResult | AuditResult, Field(discriminator="kind")] | None = None
+    error: JobError | None = None
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
+    updated_at: AwareDatetime | None = None
+    version: int = 0
+
+    @property
+    def final(self) -> bool:
+        """Whether the check has ended."""
+        return self.state in FINAL_STATES
+
+
 class Buckets(Answer):
     """Columns of equal length, one entry per bucket of neighbouring points; a bucket of one point is that point."""
 
@@ -160,6 +251,37 @@ class Metrics(Answer):
 
     job_id: str
     series: tuple[Series, ...]
+
+
+class HeldJob(Answer):
+    """A running job that a worker holds, and how far it is."""
+
+    id: str
+    name: str | None = None
+    attempt: int = 0
+    phase: str | None = None
+    step: int = 0
+    total_steps: int | None = None
+    rate_steps_per_second: float | None = None
+    lease_left_seconds: float
+
+
+class Worker(Answer):
+    """A worker process: `state` is live, silent or stopped. `busy` counts the jobs of other projects too."""
+
+    id: str
+    name: str
+    state: str
+    device: str
+    queues: tuple[str, ...] = ()
+    slots: int = 1
+    busy: int = 0
+    jobs: tuple[HeldJob, ...] = ()
+    versions: dict[str, str] = {}
+    started_at: AwareDatetime
+    last_seen_at: AwareDatetime
+    seen_seconds: float
+    stopped_at: AwareDatetime | None = None
 
 
 class CatalogueEntry(Answer):

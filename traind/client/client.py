@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import ValidationError
 
-from traind.client.answers import Answer, CatalogueEntry, Checkpoint, Event, Job, Metrics, Part
+from traind.client.answers import (
+    Answer,
+    CatalogueEntry,
+    Check,
+    Checkpoint,
+    Event,
+    Job,
+    Metrics,
+    Part,
+    Start,
+    Worker,
+)
 from traind.client.download import ProgressCallback, download
 from traind.client.http import Http
 from traind.errors import ApiError, InvalidSpec
@@ -21,6 +32,7 @@ if TYPE_CHECKING:
     from traind.spec import JobSpec
 
 A = TypeVar("A", bound=Answer)
+R = TypeVar("R", Job, Check)
 JobId = str | uuid.UUID
 PAGE = 100
 OUT_OF_REACH_SECONDS = 60.0
@@ -80,13 +92,26 @@ class Client:
 
     def cancel(self, job_id: JobId) -> Job:
         """Ask for the job's end. A job that is already cancelled is returned as it is."""
-        try:
-            return _read(Job, self._http.json("POST", f"{_job_path(job_id)}/cancel"))
-        except ApiError as e:
-            job = self.get(job_id) if e.status == 409 else None
-            if job is None or job.state != "cancelled":
-                raise
-            return job
+        return self._ask(job_id, "cancel")
+
+    def pause(self, job_id: JobId) -> Job:
+        """Hold the job. One that runs is `pausing` until its checkpoint is complete, then `paused`."""
+        return self._ask(job_id, "pause")
+
+    def resume(self, job_id: JobId) -> Job:
+        """Let a paused job go on; of one that is still `pausing` the request is taken back."""
+        return self._ask(job_id, "resume")
+
+    def retry(self, job_id: JobId, *, start: Start = "checkpoint") -> Job:
+        """Try a failed or cancelled job again, from its last checkpoint or from the start."""
+        return self._ask(job_id, "retry", [("from", start)])
+
+    def _ask(self, job_id: JobId, verb: str, params: Sequence[tuple[str, str]] = ()) -> Job:
+        """Raises ApiError (state-conflict, status 409) where the job's state forbids the verb.
+
+        May be repeated after a lost answer: the service answers the same.
+        """
+        return _read(Job, self._http.json("POST", f"{_job_path(job_id)}/{verb}", params=params))
 
     def events(self, job_id: JobId, *, after: int | None = None) -> Iterator[Event]:
         """The job's record, oldest first; with `after`, only what follows that event."""
@@ -140,18 +165,48 @@ class Client:
 
         A service that is out of reach is waited for, for a minute. Raises TimeoutError after `timeout_seconds`.
         """
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        version = None
-        while True:
-            job = self._get_patiently(job_id)
-            if on_update and job.version != version:
-                on_update(job)
-            version = job.version
-            if job.final:
-                return job
-            if deadline is not None and time.monotonic() + poll_seconds > deadline:
-                raise TimeoutError(f"job {job_id} is still {job.state} after {timeout_seconds} seconds")
-            time.sleep(poll_seconds)
+        return _wait(lambda: self.get(job_id), f"job {job_id}", on_update, timeout_seconds, poll_seconds)
+
+    def verify(self, checkpoint_id: int, *, idempotency_key: str | None = None) -> Check:
+        """Ask for a replay to this checkpoint from the one before it; `wait_check` waits for what it finds.
+
+        Raises ApiError: 404 for an unknown checkpoint, 409 for an incomplete one.
+        """
+        return self._ask_check(f"/v1/checkpoints/{int(checkpoint_id)}/verify", idempotency_key)
+
+    def audit(self, job_id: JobId, *, steps: int | None = None, idempotency_key: str | None = None) -> Check:
+        """Ask for the first `steps` steps (100 or all by default) by optim_core and by torch.optim.
+
+        Raises ApiError (status 422, `audit-too-large`) where that is too much; it says how many steps would do.
+        """
+        params = [] if steps is None else [("steps", str(steps))]
+        return self._ask_check(f"{_job_path(job_id)}/audit", idempotency_key, params)
+
+    def check(self, check_id: JobId) -> Check:
+        return _read(Check, self._http.json("GET", _check_path(check_id)))
+
+    def checks(self, job_id: JobId) -> tuple[Check, ...]:
+        """The newest checks of a job, newest first."""
+        return self._all(Check, f"{_job_path(job_id)}/checks", "checks")
+
+    def cancel_check(self, check_id: JobId) -> Check:
+        return _read(Check, self._http.json("POST", f"{_check_path(check_id)}/cancel"))
+
+    def wait_check(
+        self,
+        check_id: JobId,
+        on_update: Callable[[Check], None] | None = None,
+        *,
+        timeout_seconds: float | None = None,
+        poll_seconds: float = 0.3,
+    ) -> Check:
+        """Wait until the check has ended and return it; as `wait` for a job."""
+        return _wait(lambda: self.check(check_id), f"check {check_id}", on_update, timeout_seconds, poll_seconds)
+
+    def workers(self, *, stopped: bool = False, limit: int = 1_000) -> tuple[Worker, ...]:
+        """The workers, live ones first; with `stopped` also those that have stopped. At most `limit`."""
+        params = [("stopped", str(stopped).lower()), ("limit", str(limit))]
+        return self._all(Worker, "/v1/workers", "workers", params)
 
     def datasets(self) -> tuple[CatalogueEntry, ...]:
         return self._all(CatalogueEntry, "/v1/datasets", "datasets")
@@ -162,8 +217,8 @@ class Client:
     def optimizers(self) -> tuple[CatalogueEntry, ...]:
         return self._all(CatalogueEntry, "/v1/optimizers", "optimizers")
 
-    def _all(self, kind: type[A], path: str, name: str) -> tuple[A, ...]:
-        return tuple(_read(kind, item) for item in _items(self._http.json("GET", path), name))
+    def _all(self, kind: type[A], path: str, name: str, params: Sequence[tuple[str, str]] = ()) -> tuple[A, ...]:
+        return tuple(_read(kind, item) for item in _items(self._http.json("GET", path, params=params), name))
 
     def _pages(self, path: str, name: str, cursor: str, params: Sequence[tuple[str, str]]) -> Iterator[Any]:
         """The items of every page; `cursor` is the parameter that continues, next_<cursor> its value in the answer."""
@@ -176,22 +231,56 @@ class Client:
             params = [p for p in params if p[0] != cursor]
             more = [(cursor, str(page[f"next_{cursor}"]))]
 
-    def _get_patiently(self, job_id: JobId) -> Job:
-        give_up_at = time.monotonic() + OUT_OF_REACH_SECONDS
-        while True:
-            try:
-                return self.get(job_id)
-            except ApiError as e:
-                if not e.retryable or time.monotonic() > give_up_at:
-                    raise
-                time.sleep(1.0)
+    def _ask_check(self, path: str, key: str | None, params: Sequence[tuple[str, str]] = ()) -> Check:
+        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
+        return _read(Check, self._http.json("POST", path, params=params, headers=headers))
+
+
+def _wait(
+    look: Callable[[], R],
+    name: str,
+    on_update: Callable[[R], None] | None,
+    timeout_seconds: float | None,
+    poll_seconds: float,
+) -> R:
+    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+    version = None
+    while True:
+        seen = _patiently(look)
+        if on_update and seen.version != version:
+            on_update(seen)
+        version = seen.version
+        if seen.final:
+            return seen
+        if deadline is not None and time.monotonic() + poll_seconds > deadline:
+            raise TimeoutError(f"{name} is still {seen.state} after {timeout_seconds} seconds")
+        time.sleep(poll_seconds)
+
+
+def _patiently(look: Callable[[], R]) -> R:
+    give_up_at = time.monotonic() + OUT_OF_REACH_SECONDS
+    while True:
+        try:
+            return look()
+        except ApiError as e:
+            if not e.retryable or time.monotonic() > give_up_at:
+                raise
+            time.sleep(1.0)
 
 
 def _job_path(job_id: JobId) -> str:
+    return f"/v1/jobs/{_uuid(job_id, 'job')}"
+
+
+def _check_path(check_id: JobId) -> str:
+    return f"/v1/checks/{_uuid(check_id, 'check')}"
+
+
+def _uuid(ident: JobId, kind: str) -> uuid.UUID:
     try:
-        return f"/v1/jobs/{uuid.UUID(str(job_id))}"
+        return uuid.UUID(str(ident))
     except ValueError:
-        raise ApiError("not-found", f"{str(job_id)!r} is not a job's id") from None
+        raise ApiError("not-found", f"{str(ident)!r} is not a {kind}'s id") from None
 
 
 def _body(spec: JobSpec | Mapping[str, Any]) -> bytes:

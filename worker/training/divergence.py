@@ -1,4 +1,7 @@
-"""Divergence: loss, gradient or parameters became non-finite. It ends the run as an outcome, never as an error."""
+"""Divergence: loss, gradient or parameters became non-finite, or the run met a rule of its own (`training.watch`).
+
+It ends the run as an outcome, never as an error.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,29 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-Cause = Literal["loss", "gradient", "parameter"]
+Cause = Literal["loss", "gradient", "parameter", "update"]
 
 
 class Divergence(Exception):
-    """Raised inside the loop, caught by it. `tensor` is the first parameter concerned, where there is one."""
+    """Raised inside the loop, caught by it. `tensor` is the first parameter concerned, where there is one.
 
-    def __init__(self, cause: Cause, step: int, tensor: str | None) -> None:
+    For a rule of the run's own (`rule`, its field in the spec) it is the one that contributed the most, and `good` is
+    the step of the last checkpoint before it began.
+    """
+
+    def __init__(
+        self,
+        cause: Cause,
+        step: int,
+        tensor: str | None,
+        *,
+        what: str = "became non-finite",
+        rule: str | None = None,
+        good: int | None = None,
+    ) -> None:
         where = f" ({tensor})" if tensor else ""
-        super().__init__(f"the {cause}{where} became non-finite in step {step:,}")
-        self.cause, self.step, self.tensor = cause, step, tensor
+        super().__init__(f"the {cause}{where} {what} in step {step:,}")
+        self.cause, self.step, self.tensor, self.rule, self.good = cause, step, tensor, rule, good
 
     def error(self, last_checkpoint_step: int | None) -> dict[str, Any]:
         """As it is kept with the job."""
@@ -28,8 +44,9 @@ class Divergence(Exception):
             "retryable": False,
             "step": self.step,
             "cause": self.cause,
+            "rule": self.rule,
             "tensor": self.tensor,
-            "last_checkpoint_step": last_checkpoint_step,
+            "last_checkpoint_step": last_checkpoint_step if self.rule is None else self.good,
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from math import isfinite
 
@@ -41,9 +42,24 @@ def train(job: TrainerJob, emit: Emit, control: Control) -> None:
 def _steps(
     job: TrainerJob, session: Session, outbox: Outbox, checkpoints: Checkpoints, control: Control
 ) -> Finished | Stopped:
-    """All steps that are left. Raises Divergence."""
+    """All steps that are left, with their checkpoints. Raises Divergence."""
+    for last in steps(job, session, outbox):
+        if kind := _due(session.step, last=last, every=job.spec.training.checkpoint_every, control=control):
+            _save(session, outbox, checkpoints, kind)
+        if kind in ("pause", "drain"):
+            return Stopped(kind, session.step)
+    stopped = {"stopped_early": True} if session.stopping.stopped else {}
+    return Finished("succeeded", session.step, session.recorder.summary() | stopped, None)
+
+
+def steps(job: TrainerJob, session: Session, outbox: Outbox) -> Iterator[bool]:
+    """Train, and yield at the safe point after each step and its evaluation: whether it was the last.
+
+    Raises Divergence, from the step that met it.
+    """
     spec, resolved, training = job.spec, job.resolved, job.spec.training
     model, optimizer, recorder, loss_of = session.model, session.optimizer, session.recorder, session.loss_of
+    watch = session.watch
     parameters, classes, clip = list(model.parameters()), resolved.loss == "cross_entropy", training.grad_clip_norm
     total_steps, step = resolved.total_steps, session.step
     model.train()
@@ -62,28 +78,27 @@ def _steps(
             observed.append(count_correct(outputs, targets) / len(targets))
         if clip is not None:
             observed.append(optimizer.clip_grad_norm(clip).item())
-        set_rates(optimizer, multiplier(spec.schedule, step, total_steps))
+        rate = multiplier(spec.schedule, step, total_steps)
+        set_rates(optimizer, rate)
         recorder.add(step, *observed)
         norm_is_finite = clip is not None and isfinite(observed[-1])
         check_step(model, () if norm_is_finite else [p.grad for p in parameters], step, observed[0])
+        watch.see_loss(step, observed[0], session.last_saved)
         measured = training.telemetry_every is not None and step % training.telemetry_every == 0
         if measured:
             optimizer.measure_next_step()
+        watch.before_update()
         optimizer.step()
         if measured:
             recorder.add_telemetry(step, telemetry(optimizer))
+        watch.see_update(step, rate, session.last_saved)
         outbox.beat(step)
 
         last = step == total_steps
         if last or step % resolved.eval_every == 0:
             _evaluate(session, outbox)
             last = last or session.stopping.stopped
-        if kind := _due(step, last=last, every=training.checkpoint_every, control=control):
-            _save(session, outbox, checkpoints, kind)
-        if kind in ("pause", "drain"):
-            return Stopped(kind, step)
-    stopped = {"stopped_early": True} if session.stopping.stopped else {}
-    return Finished("succeeded", step, recorder.summary() | stopped, None)
+        yield last
 
 
 def _evaluate(session: Session, outbox: Outbox) -> None:

@@ -3,8 +3,9 @@
 A message is a frozen dataclass and travels as one JSON object: `{"type": ..., <its fields>}`. Floats round-trip; NaN
 and infinities are written as Python's json writes them. Nothing is pickled.
 
-    from the trainer   Phase, Ready, Progress, Metrics, Checkpoint, and as its last one Finished, Stopped or Failed
-    to the trainer     RunUntil (heeded by the child's own timer; cancel is a SIGKILL and no message)
+    from the trainer   Phase, Ready, Progress, Metrics, Checkpoint, and as its last one Finished, Checked (of a check),
+                       Stopped or Failed
+    to the trainer     RunUntil (heeded by the child's own timer), Stop; cancel is a SIGKILL and no message
 
 Steps count optimizer updates from 1; step 0 is the state before the first. `TrainerJob` is all that a trainer is
 told at its start.
@@ -15,13 +16,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from traind.spec import JobSpec, Part, Resolved
 
-PhaseName = Literal["load", "train", "evaluate", "checkpoint"]
+PhaseName = Literal["load", "train", "evaluate", "checkpoint", "compare"]
 CheckpointKind = Literal["interval", "final", "pause", "drain"]
 StopKind = Literal["pause", "drain"]
+FilePart = Literal["model", "state"]
 Summary = dict[str, Any]
 """{"last": {key: value}, "best": {key: {"value": v, "step": s}}} and, where it happened, "stopped_early": true.
 
@@ -95,10 +99,21 @@ class Finished:
 
     state: Literal["succeeded", "diverged"]
     step: int
-    """Last completed step; for a divergence the step that met it, whose update was not made."""
+    """Last completed step; for a divergence the step that met it, whose update was not made (but where it is the
+    update that diverged).
+    """
     summary: Summary
     error: dict[str, Any] | None
-    """Of a divergence: code, message, step, cause, tensor, last_checkpoint_step."""
+    """Of a divergence: code, message, step, cause, rule, tensor, last_checkpoint_step."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The end of a check, whatever it found: `worker.training.verify` and `audit` say what `result` holds."""
+
+    step: int
+    """Where the replay ended; a second pass counts on."""
+    result: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -126,7 +141,14 @@ class RunUntil:
     boottime: float
 
 
-Message = Phase | Ready | Progress | Metrics | Checkpoint | Finished | Stopped | Failed | RunUntil
+@dataclass(frozen=True)
+class Stop:
+    """Take a checkpoint at the next safe point and stop; None takes that back, if the trainer has not stopped yet."""
+
+    kind: StopKind | None
+
+
+Message = Phase | Ready | Progress | Metrics | Checkpoint | Finished | Checked | Stopped | Failed | RunUntil | Stop
 
 _TYPES: dict[str, type[Message]] = {
     "phase": Phase,
@@ -135,9 +157,11 @@ _TYPES: dict[str, type[Message]] = {
     "metrics": Metrics,
     "checkpoint": Checkpoint,
     "finished": Finished,
+    "checked": Checked,
     "stopped": Stopped,
     "failed": Failed,
     "run_until": RunUntil,
+    "stop": Stop,
 }
 _NAMES = {cls: name for name, cls in _TYPES.items()}
 
@@ -168,6 +192,28 @@ class CheckpointFiles(Part):
     state_path: Path
 
 
+class Verify(Part):
+    """Replay the job to a checkpoint, and compare."""
+
+    kind: Literal["verify"] = "verify"
+    step: int
+    final: bool
+    """Whether it is the checkpoint at the end of the run."""
+    subject: CheckpointFiles
+    """As they were stored, damaged or not."""
+    intact: dict[FilePart, bool]
+    """Whether each file has the SHA-256 that it was stored with."""
+    trained_by: tuple[dict[str, Any], ...]
+    """Fingerprints of the attempts that trained these steps."""
+
+
+class Audit(Part):
+    """Replay the first steps of the job by optim_core and by torch.optim, and compare."""
+
+    kind: Literal["audit"] = "audit"
+    steps: int
+
+
 class TrainerJob(Part):
     """All that a trainer is told: JSON by `model_dump_json`, back by `model_validate_json`."""
 
@@ -176,6 +222,8 @@ class TrainerJob(Part):
     scratch_dir: Path
     checkpoint: CheckpointFiles | None = None
     settings: DataSettings
+    check: Annotated[Verify | Audit, Field(discriminator="kind")] | None = None
+    """What to replay and compare, instead of training."""
 
 
 class Control:

@@ -11,8 +11,10 @@ from traind import spec
 Optimizer = SGD | Adam
 
 
-def build_optimizer(optimizer: spec.Optimizer, model: nn.Module) -> Optimizer:
-    """optim_core's optimizer over the model's parameters.
+def build_optimizer(
+    optimizer: spec.Optimizer, model: nn.Module, *, sgd: type[SGD] = SGD, adam: type[Adam] = Adam
+) -> Optimizer:
+    """The optimizer over the model's parameters: optim_core's, but where an audit puts another in its place.
 
     Beside torch's options each group carries `metric_suffix`, by which the keys of its metrics end, and `initial_lr`
     (as torch's schedulers name it), which the schedule multiplies.
@@ -29,6 +31,6 @@ def build_optimizer(optimizer: spec.Optimizer, model: nn.Module) -> Optimizer:
     ]
     match optimizer:
         case spec.Sgd():
-            return SGD(groups)
+            return sgd(groups)
         case spec.Adam():
-            return Adam(groups)
+            return adam(groups)

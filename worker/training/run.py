@@ -7,20 +7,22 @@ import traceback
 import torch
 
 from traind.errors import TraindError
+from worker.training.audit import audit
 from worker.training.errors import OutOfMemory
 from worker.training.loop import train
-from worker.training.messages import Control, Failed, TrainerJob
+from worker.training.messages import Audit, Control, Failed, TrainerJob, Verify
 from worker.training.outbox import Emit, serialised
+from worker.training.verify import verify
 
 
 def run(job: TrainerJob, emit: Emit, control: Control) -> None:
-    """Train. The last message is Finished, Stopped or Failed; what `emit` itself raises is passed on.
+    """Train, or check. The last message is Finished, Checked, Stopped or Failed; what `emit` raises is passed on.
 
     `emit` is called from two threads, one call at a time.
     """
     emit = serialised(emit)
     try:
-        train(job, emit, control)
+        _train_or_check(job, emit, control)
     except TraindError as error:
         failed = Failed(error.code, str(error), error.retryable, None)
     except Exception as error:
@@ -28,6 +30,16 @@ def run(job: TrainerJob, emit: Emit, control: Control) -> None:
     else:
         return
     emit(failed)
+
+
+def _train_or_check(job: TrainerJob, emit: Emit, control: Control) -> None:
+    match job.check:
+        case None:
+            train(job, emit, control)
+        case Verify() as task:
+            verify(job, task, emit, control)
+        case Audit() as task:
+            audit(job, task, emit, control)
 
 
 def _failed(error: Exception) -> Failed:

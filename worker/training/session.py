@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from jobs.catalog.datasets import facts
+from traind.spec import Optimizer as OptimizerSpec
 from worker.training.data import Data, load_data
 from worker.training.early_stopping import Stopping
 from worker.training.errors import DatasetCorrupt
@@ -19,6 +21,9 @@ from worker.training.metrics import Recorder
 from worker.training.models import build_model
 from worker.training.optimizer import Optimizer, build_optimizer
 from worker.training.state import Document, restore
+from worker.training.watch import Watch
+
+Build = Callable[[OptimizerSpec, nn.Module], Optimizer]
 
 
 @dataclass
@@ -31,6 +36,7 @@ class Session:
     loss_of: LossFunction
     recorder: Recorder
     stopping: Stopping
+    watch: Watch
     fingerprint: Fingerprint
     step: int = 0
     last_saved: int | None = None
@@ -38,15 +44,17 @@ class Session:
 
     def document(self) -> Document:
         """What of this, beside tensors, belongs into a checkpoint."""
+        watched = self.watch.state()
         return {
             "step": self.step,
             "recorder": self.recorder.state(),
             "stopping": self.stopping.state(),
             "fingerprint": self.fingerprint,
+            **({} if watched is None else {"watch": watched}),
         }
 
 
-def prepare(job: TrainerJob) -> tuple[Session, list[str]]:
+def prepare(job: TrainerJob, *, build: Build = build_optimizer) -> tuple[Session, list[str]]:
     """Seed, model, data, optimizer, restore; and how this machine's fingerprint differs from the checkpoint's.
 
     Raises TrainingError.
@@ -57,7 +65,7 @@ def prepare(job: TrainerJob) -> tuple[Session, list[str]]:
     torch.manual_seed(spec.training.seed)
     model = build_model(spec.model, resolved.input_shape, resolved.n_outputs).to(device)
     data = load_data(spec.dataset, job.settings, device)
-    optimizer = build_optimizer(spec.optimizer, model)
+    optimizer = build(spec.optimizer, model)
     recorder = Recorder(
         optimizer,
         started=started,
@@ -66,8 +74,9 @@ def prepare(job: TrainerJob) -> tuple[Session, list[str]]:
         grad_norm=spec.training.grad_clip_norm is not None,
     )
     stopping = Stopping(spec.training.early_stopping)
+    watch = Watch(spec.training.divergence, model)
     here = fingerprint(device, _dataset_sha256(job))
-    session = Session(model, data, optimizer, loss_function(resolved.loss), recorder, stopping, here)
+    session = Session(model, data, optimizer, loss_function(resolved.loss), recorder, stopping, watch, here)
     return session, _restore(session, job)
 
 
@@ -78,6 +87,7 @@ def _restore(session: Session, job: TrainerJob) -> list[str]:
     session.step = session.last_saved = document["step"]
     session.recorder.restore(document["recorder"])
     session.stopping.restore(document["stopping"])
+    session.watch.restore(document.get("watch"))
     return differences(session.fingerprint, document["fingerprint"])
 
 

@@ -1,0 +1,175 @@
+"""Checks: verify a checkpoint, audit a job, see what became of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.auth import Reader, Writer
+from api.body import no_body
+from api.conditional import IfNoneMatch, matches
+from api.endpoints.checkpoints import CheckpointId
+from api.endpoints.jobs import NOT_MODIFIED, IdempotencyKey
+from api.errors import InvalidParameter
+from api.openapi import Responses, problems
+from api.schemas import Check, CheckList
+from api.service import Service, ServiceDep
+from api.views import check_path, check_view
+from jobs import queries
+from jobs.lifecycle.cancel import request_cancel
+from jobs.lifecycle.check import MAX_AUDIT_STEPS, request_audit, request_verify
+from jobs.queries import CheckRow
+
+router = APIRouter(prefix="/v1", tags=["checks"])
+
+DEFAULT_AUDIT_STEPS = 100
+_CANCELLING: Responses = {202: {"model": Check, "description": "It runs; its worker was told"}}
+
+
+class AuditQuery(BaseModel):
+    """Query of an audit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_AUDIT_STEPS,
+            description=f"The first so many; {DEFAULT_AUDIT_STEPS} by default, or all where the job has fewer",
+        ),
+    ] = None
+
+
+class CheckFilter(BaseModel):
+    """Query of the list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+
+
+@router.post(
+    "/checkpoints/{checkpoint_id}/verify",
+    status_code=202,
+    operation_id="verify_checkpoint",
+    summary="Verify a checkpoint by a replay",
+    response_description="The check waits for a worker.",
+    responses=problems("not-found", "checkpoint-incomplete", "idempotency-conflict", "invalid-parameter"),
+    dependencies=[Depends(no_body)],
+)
+def verify_checkpoint(
+    caller: Writer,
+    service: ServiceDep,
+    checkpoint_id: CheckpointId,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> Check:
+    """From the nearest checkpoint before it that is kept, or from the job's start; with its threads and device."""
+    with service.engine.begin() as connection:
+        submitted = request_verify(
+            connection,
+            project_id=caller.project_id,
+            checkpoint_id=checkpoint_id,
+            idempotency_key=idempotency_key,
+        )
+        check = queries.get_check(connection, caller.project_id, submitted.job_id)
+    return _accepted(service, response, check, created=submitted.created)
+
+
+@router.post(
+    "/jobs/{job_id}/audit",
+    status_code=202,
+    operation_id="audit_job",
+    summary="Audit a job's optimizer beside torch.optim",
+    response_description="The check waits for a worker.",
+    responses=problems("not-found", "audit-too-large", "idempotency-conflict", "invalid-parameter"),
+    dependencies=[Depends(no_body)],
+)
+def audit_job(
+    caller: Writer,
+    service: ServiceDep,
+    job_id: UUID,
+    response: Response,
+    *,
+    query: Annotated[AuditQuery, Query()],
+    idempotency_key: IdempotencyKey = None,
+) -> Check:
+    """Its first steps twice, by optim_core and by torch.optim; the job itself need not have run."""
+    with service.engine.begin() as connection:
+        total = queries.get_job(connection, caller.project_id, job_id).total_steps
+        if query.steps is not None and query.steps > total:
+            raise InvalidParameter.named("steps", f"the job has only {total:,} steps")
+        submitted = request_audit(
+            connection,
+            project_id=caller.project_id,
+            job_id=job_id,
+            steps=query.steps or min(DEFAULT_AUDIT_STEPS, total),
+            idempotency_key=idempotency_key,
+        )
+        check = queries.get_check(connection, caller.project_id, submitted.job_id)
+    return _accepted(service, response, check, created=submitted.created)
+
+
+@router.get(
+    "/checks/{check_id}",
+    response_model=Check,
+    operation_id="get_check",
+    summary="Get a check",
+    responses=NOT_MODIFIED | problems("not-found"),
+)
+def get_check(
+    caller: Reader, service: ServiceDep, check_id: UUID, response: Response, if_none_match: IfNoneMatch = None
+) -> Check | Response:
+    """The ETag is the check's version: a poll with `If-None-Match` is cheap while nothing changes."""
+    with service.engine.begin() as connection:
+        check = queries.get_check(connection, caller.project_id, check_id)
+    headers = {"ETag": f'"{check.version}"', "Cache-Control": "private, no-cache"}
+    if matches(if_none_match, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    response.headers.update(headers)
+    return check_view(check)
+
+
+@router.post(
+    "/checks/{check_id}/cancel",
+    operation_id="cancel_check",
+    summary="Cancel a check",
+    responses=_CANCELLING | problems("not-found", "state-conflict"),
+)
+def cancel_check(caller: Writer, service: ServiceDep, check_id: UUID, response: Response) -> Check:
+    """As for a job: at once where it waits, `cancelling` for a moment where it runs. May be repeated."""
+    with service.engine.begin() as connection:
+        queries.get_check(connection, caller.project_id, check_id)
+        state = request_cancel(connection, project_id=caller.project_id, job_id=check_id)
+        check = queries.get_check(connection, caller.project_id, check_id)
+    if state == "cancelling":
+        service.notify(check_id)
+        response.status_code = 202
+    return check_view(check)
+
+
+@router.get(
+    "/jobs/{job_id}/checks",
+    operation_id="list_job_checks",
+    summary="Checks of a job, newest first",
+    responses=problems("not-found", "invalid-parameter"),
+)
+def list_job_checks(
+    caller: Reader, service: ServiceDep, job_id: UUID, query: Annotated[CheckFilter, Query()]
+) -> CheckList:
+    with service.engine.begin() as connection:
+        found = queries.checks(connection, caller.project_id, job_id, limit=query.limit)
+    return CheckList(checks=[check_view(check) for check in found])
+
+
+def _accepted(service: Service, response: Response, check: CheckRow, *, created: bool) -> Check:
+    if created:
+        service.doorbell.ring(check.queue)
+    response.headers["Location"] = check_path(check.id)
+    if not created:
+        response.headers["Idempotent-Replayed"] = "true"
+    return check_view(check)

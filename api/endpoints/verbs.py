@@ -1,0 +1,102 @@
+"""What can be asked of a job: cancel, pause, resume, retry. Each may be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.auth import Writer
+from api.body import no_body
+from api.openapi import Responses, problems
+from api.schemas import Job
+from api.service import Service, ServiceDep
+from api.views import job_view
+from jobs import queries
+from jobs.lifecycle.cancel import request_cancel
+from jobs.lifecycle.pause import request_pause, resume
+from jobs.lifecycle.retry import Start, retry
+from jobs.queries import ShownState
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+TOLD: Responses = {202: {"model": Job, "description": "It runs; its worker was told"}}
+ON_THE_WAY = {ShownState.CANCELLING, ShownState.PAUSING}
+
+
+class RetryQuery(BaseModel):
+    """Query of a retry."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start: Annotated[
+        Start,
+        Field(
+            alias="from",
+            description="`checkpoint`: go on from the last one; `start`: over again, from the first step",
+        ),
+    ] = "checkpoint"
+
+
+@router.post(
+    "/{job_id}/cancel",
+    operation_id="cancel_job",
+    summary="Cancel a job",
+    responses=TOLD | problems("not-found", "state-conflict"),
+)
+def cancel_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Response) -> Job:
+    """A job that waits is cancelled at once; one that runs is `cancelling` for a moment."""
+    return _ask(service, response, caller.project_id, job_id, request_cancel)
+
+
+@router.post(
+    "/{job_id}/pause",
+    operation_id="pause_job",
+    summary="Pause a job",
+    responses=TOLD | problems("not-found", "state-conflict"),
+)
+def pause_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Response) -> Job:
+    """A job that waits is paused at once; one that runs is `pausing` until its checkpoint is complete."""
+    return _ask(service, response, caller.project_id, job_id, request_pause)
+
+
+@router.post(
+    "/{job_id}/resume",
+    operation_id="resume_job",
+    summary="Resume a paused job",
+    responses=problems("not-found", "state-conflict"),
+)
+def resume_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Response) -> Job:
+    """A paused job waits for a worker again; of one that is `pausing` the request is taken back."""
+    return _ask(service, response, caller.project_id, job_id, resume)
+
+
+@router.post(
+    "/{job_id}/retry",
+    operation_id="retry_job",
+    summary="Retry a failed or cancelled job",
+    responses=problems("not-found", "state-conflict", "invalid-parameter"),
+    dependencies=[Depends(no_body)],
+)
+def retry_job(
+    caller: Writer, service: ServiceDep, job_id: UUID, response: Response, query: Annotated[RetryQuery, Query()]
+) -> Job:
+    """Its crashes are forgotten. From the start, nothing of its earlier attempts shows in its metrics any more."""
+    return _ask(service, response, caller.project_id, job_id, partial(retry, start=query.start))
+
+
+def _ask(service: Service, response: Response, project_id: int, job_id: UUID, verb: Callable[..., ShownState]) -> Job:
+    """The job after the verb. Whoever has to act on it is told after the commit."""
+    with service.engine.begin() as connection:
+        state = verb(connection, project_id=project_id, job_id=job_id)
+        job = queries.get_job(connection, project_id, job_id)
+    if state is ShownState.QUEUED:
+        service.doorbell.ring(job.queue)
+    elif state in ON_THE_WAY or state is ShownState.RUNNING:
+        service.notify(job_id)
+    response.status_code = 202 if state in ON_THE_WAY else 200
+    return job_view(job)

@@ -1,0 +1,56 @@
+"""The folders that fill up, and the room that is left there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from local.doctor.findings import Finding, bytes_text, error, ok, warning
+
+LEAST_FREE_BYTES = 100_000_000
+AMPLE_FREE_BYTES = 1_000_000_000
+LARGEST_AT_ONCE = 4
+"""Checkpoints that can lie in the scratch folder together: one restored, one being written, two waiting."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder that fills up: `needed` is what must be free, `ample` what should be."""
+
+    name: str
+    path: Path
+    needed: float
+    ample: float
+
+
+def places(scratch: Path, data_dir: Path | None, cluster: Path | None, *, largest: int, wal: int) -> Iterator[Place]:
+    """The folders to look at. `largest` is the largest checkpoint of late, `wal` what Postgres writes ahead; bytes."""
+    several = LARGEST_AT_ONCE * largest
+    yield Place("scratch", scratch, max(several, LEAST_FREE_BYTES), max(2 * several, AMPLE_FREE_BYTES))
+    if data_dir is not None:
+        yield Place("data", data_dir, LEAST_FREE_BYTES, AMPLE_FREE_BYTES)
+    if cluster is not None:
+        yield Place("postgres", cluster, max(largest, LEAST_FREE_BYTES), wal + max(several, AMPLE_FREE_BYTES))
+
+
+def disk(place: Place, *, free: float | None = None) -> Finding:
+    """Whether there is room; `free` bytes are asked of the system where they are not given."""
+    check = f"disk {place.name}"
+    there = _existing(place.path)
+    if not os.access(there, os.W_OK):
+        return error(check, f"{there} cannot be written", "give the folder to the user that traind runs as")
+    left = shutil.disk_usage(there).free if free is None else free
+    what = f"{bytes_text(left)} free at {place.path}"
+    fix = "free some space, or set TRAIND_SCRATCH_DIR (scratch) or --data-dir (the rest) to a larger disk"
+    if left < place.needed:
+        return error(check, f"{what}; {bytes_text(place.needed)} are needed", fix)
+    if left < place.ample:
+        return warning(check, f"{what}; {bytes_text(place.ample)} would be ample", fix)
+    return ok(check, what)
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())

@@ -1,0 +1,63 @@
+"""`traind workers`: who is there, and what each holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from traind.cli import output
+from traind.cli.connection import DataDir, connect
+from traind.cli.jobs import FormatOption
+from traind.cli.output import Format, duration, number
+
+if TYPE_CHECKING:
+    from traind.client import HeldJob, Worker
+
+HEADERS = (
+    *("id", "name", "state", "device", "queues", "traind", "seen ago"),
+    *("job", "attempt", "phase", "step", "steps/s", "lease left"),
+)
+NUMBERS = (6, 8, 10, 11, 12)
+ID_SHOWN = 8
+JOB_SHOWN = 13
+"""Enough for the other commands, and the line stays short."""
+BUSY = "(another project's)"
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(workers)
+
+
+def workers(
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that have stopped.")] = False,
+    output_format: FormatOption = Format.TABLE,
+    data_dir: DataDir = None,
+) -> None:
+    """List the workers: who holds which job, how far it is, and when each was last seen."""
+    with connect(data_dir) as client:
+        found = client.workers(stopped=everything)
+    if output_format is Format.JSON:
+        output.document([worker.document() for worker in found])
+    else:
+        output.table(HEADERS, [row for worker in found for row in _rows(worker)], right=NUMBERS)
+
+
+def _rows(worker: Worker) -> Iterator[tuple[object, ...]]:
+    """A line for each job that the worker holds; one line where it holds none."""
+    held: list[tuple[object, ...]] = [_held(job) for job in worker.jobs]
+    held += [(BUSY,)] * (worker.busy - len(worker.jobs))
+    return ((*_who(worker), *cells) for cells in held or [()])
+
+
+def _who(worker: Worker) -> tuple[object, ...]:
+    serves = (worker.device, ",".join(worker.queues), worker.versions.get("traind"))
+    return (worker.id[:ID_SHOWN], worker.name, worker.state, *serves, duration(worker.seen_seconds))
+
+
+def _held(job: HeldJob) -> tuple[object, ...]:
+    step = f"{job.step}/{job.total_steps}"
+    left = "ran out" if job.lease_left_seconds <= 0 else duration(job.lease_left_seconds)
+    return (job.id[:JOB_SHOWN], job.attempt, job.phase, step, number(job.rate_steps_per_second), left)
