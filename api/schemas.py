@@ -92,6 +92,10 @@ class Job(Answer):
     attempt: int
     max_attempts: int
     crash_count: int
+    resume_exact: bool
+    """Whether what it has trained is, to the bit, what an uninterrupted run would have."""
+    resume_differences: list[str]
+    """Where it is not: how the machines that went on differed from those before them."""
     spec: dict[str, Any]
     """The spec with every default filled."""
     resolved: dict[str, Any]
@@ -145,6 +149,8 @@ class Attempt(Answer):
     from_checkpoint_id: int | None
     fingerprint: dict[str, Any] | None
     """What its bits depend on: versions, device, threads, data."""
+    resume_exact: bool | None
+    """Whether all that is as it was where its checkpoint was taken; null before it is known, or from the start."""
     outcome: Outcome | None
     """Null while it runs."""
     error: Failure | None
@@ -189,6 +195,8 @@ class Checkpoint(Answer):
     """interval, final, pause or drain."""
     complete: bool
     pinned: bool
+    damage: str | None
+    """What was found wrong with it when an attempt was to start from it; none does any more."""
     model: Blob
     state: Blob
     summary: Summary

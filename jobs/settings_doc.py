@@ -41,7 +41,7 @@ OTHERS = """
 |---|---|
 | `TRAIND_KERNEL` | `native` or `torch`: what updates parameters on the CPU, read once by each worker. Where it is not \
 set, the native kernel, or plain torch, with a warning, where that was not built; with `native` a worker that lacks it \
-does not start. A resume on another one is not bit-identical, and the attempt says so. |
+does not start. A resume on another one is not bit-identical, and the job says so. |
 
 ## Of docker-compose.yml
 

@@ -168,6 +168,7 @@ job = Table(
     _now("updated_at"),
     Column("restart", Boolean, nullable=False, server_default=text("false")),
     Column("kind", Text, nullable=False, server_default=text("'train'")),
+    Column("resume_differences", JSONB, nullable=False, server_default=text("'[]'")),
     UniqueConstraint("project_id", "idempotency_key"),
     CheckConstraint(_one_of("kind", list(Kind)), name="kind"),
     CheckConstraint(_one_of("state", list(State)), name="state"),
@@ -326,11 +327,13 @@ checkpoint = Table(
     Column("pinned", Boolean, nullable=False, server_default=text("false")),
     _now(),
     _time("completed_at"),
+    Column("damage", Text),
     UniqueConstraint("job_id", "attempt", "step"),
     ForeignKeyConstraint(["job_id", "attempt"], ["attempt.job_id", "attempt.number"], ondelete="CASCADE"),
     CheckConstraint("kind IN ('interval', 'final', 'pause', 'drain')", name="kind"),
     CheckConstraint("complete = (completed_at IS NOT NULL)", name="complete"),
-    comment="Two blobs, the model's weights and the rest of the training state; readable when complete.",
+    comment="Two blobs, the model's weights and the rest of the training state; readable when complete. `damage` says "
+    "why no attempt starts from it any more.",
 )
 
 check_run = Table(

@@ -7,6 +7,7 @@ NOTIFY channels); both are dropped afterwards.
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ from tests.skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F
 # A slow machine is no failure: properties are about values, not about time.
 settings.register_profile("traind", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("traind")
+
+# A shell's background job ignores Ctrl-C, and so would all that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

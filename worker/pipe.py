@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 
 from jobs.lifecycle.lease import Lease
-from jobs.lifecycle.work import record_fingerprint, record_metrics, record_progress
+from jobs.lifecycle.work import CheckpointRef, record_fingerprint, record_metrics, record_progress
 from jobs.metrics.codec import Segment
 from jobs.states import State
+from worker.training.errors import CheckpointCorrupt
 from worker.training.messages import (
     Checked,
     Checkpoint,
@@ -49,7 +50,8 @@ class Pipe:
     """A thread from entering the context to leaving it, which must come after the verdict and the trainer's end.
 
     `on_ready` is called when the trainer has loaded everything. `why_gone` says how a trainer ended that did not say
-    so itself.
+    so itself. Where the trainer finds `origin`, the checkpoint it trains on from, damaged, the next attempt starts from
+    the one before.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Pipe:
         verdict: Verdict,
         on_ready: Callable[[], None],
         why_gone: Callable[[], Ending],
+        origin: CheckpointRef | None,
     ) -> None:
         self._link = link
         self._engine = engine
@@ -70,6 +73,7 @@ class Pipe:
         self._verdict = verdict
         self._on_ready = on_ready
         self._why_gone = why_gone
+        self._origin = origin
         self._seq = 0
         self._phase = "load"
         self._step = 0
@@ -139,7 +143,7 @@ class Pipe:
             case Stopped():
                 return Requeue(REASONS[message.kind])
             case Failed():
-                return _failure(message)
+                return self._failure(message)
             case _:
                 raise ValueError(f"a trainer does not send {message}")
         return None
@@ -170,8 +174,9 @@ class Pipe:
         self._verdict.check()
         return write_through(self._engine, write, self._verdict.pause)
 
-
-def _failure(message: Failed) -> Ending:
-    more = {"traceback": message.traceback} if message.traceback else {}
-    error = error_document(message.code, message.message, retryable=message.retryable, **more)
-    return Crash(error) if message.retryable else Finish(State.FAILED, summary={}, error=error)
+    def _failure(self, message: Failed) -> Ending:
+        damaged = self._origin.id if self._origin and message.code == CheckpointCorrupt.code else None
+        retryable = message.retryable or damaged is not None
+        more = {"traceback": message.traceback} if message.traceback else {}
+        error = error_document(message.code, message.message, retryable=retryable, **more)
+        return Crash(error, damaged) if retryable else Finish(State.FAILED, summary={}, error=error)

@@ -27,12 +27,16 @@ def restore(engine: Engine, checkpoint: CheckpointRef, folder: Path, pause: Paus
     """Download the checkpoint that an attempt starts from into `folder`, over an outage of the database too.
 
     `pause` is called with seconds to wait, 0 after each chunk, and may raise to give up. Raises CheckpointDamaged
-    where a file's SHA-256 is another.
+    where a file's SHA-256 is another, or a part of it is gone.
     """
-    files = _files(folder, "from")
-    for blob_id, path in _parts(checkpoint, files).values():
-        if not _download(engine, blob_id, path, pause):
-            raise CheckpointDamaged(f"blob {blob_id} has another SHA-256 than was uploaded")
+    files = _files(folder, f"from-{checkpoint.id}")
+    for part, (blob_id, path) in _parts(checkpoint, files).items():
+        try:
+            intact = _download(engine, blob_id, path, pause)
+        except NotFound:
+            raise CheckpointDamaged(f"a part of its {part} is gone") from None
+        if not intact:
+            raise CheckpointDamaged(f"its {part} has another SHA-256 than was uploaded")
     return files
 
 

@@ -35,6 +35,8 @@ class Finish:
 @dataclass(frozen=True)
 class Crash:
     error: ErrorDocument
+    damaged_checkpoint: int | None = None
+    """Id of the one it started from, where that was the cause."""
 
 
 @dataclass(frozen=True)

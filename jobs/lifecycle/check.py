@@ -151,13 +151,13 @@ def _readable(conn: Connection, idents: Sequence[int]) -> dict[int | None, AnyRo
 
 
 def _before(conn: Connection, subject: AnyRow) -> CheckpointRef | None:
-    """The nearest readable checkpoint that the subject stands on."""
+    """The nearest readable and undamaged checkpoint that the subject stands on."""
     line = ancestry(subject.job_id, subject.attempt)
     query = (
         select(checkpoint.c.id)
         .join(line, line.c.number == checkpoint.c.attempt)
         .where(checkpoint.c.job_id == subject.job_id, checkpoint.c.step < subject.step)
-        .where(checkpoint.c.step <= line.c.cut)
+        .where(checkpoint.c.step <= line.c.cut, checkpoint.c.damage.is_(None))
     )
     found = _readable(conn, list(conn.execute(query).scalars()))
     nearest = max(found.values(), key=lambda row: (row.step, row.attempt), default=None)

@@ -2,12 +2,13 @@
 
 Begin makes the rows, chunks go in short transactions of their own that never lock the job's row, complete checks
 that all of them arrived and moves `saved_step`. Each step may be repeated after an answer that was lost. The worker
-flushes its metrics up to the checkpoint's step before it calls `complete_checkpoint`.
+flushes its metrics up to the checkpoint's step before it calls `complete_checkpoint`. One that turns out to be damaged
+is `set_aside` for the one before.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -15,11 +16,11 @@ from sqlalchemy import Connection, LargeBinary, func, insert, literal, select, u
 from sqlalchemy.dialects import postgresql
 
 from jobs.blobs import insert_blob
-from jobs.documents import pack
+from jobs.documents import clean_text, pack
 from jobs.errors import IncompleteUpload
 from jobs.lifecycle.lease import AnyRow, Lease, clock, fence, fenced, lock
 from jobs.lifecycle.transitions import note
-from jobs.tables import blob, blob_chunk, checkpoint, job
+from jobs.tables import CHUNK_BYTES, attempt, blob, blob_chunk, checkpoint, job
 from jobs.visibility import cuts
 
 
@@ -35,10 +36,14 @@ class CheckpointRef:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where the next attempt goes on: a checkpoint and the job's summary at that step, or the start."""
+    """Where the next attempt goes on: a checkpoint and the job's summary at that step, or the start.
 
-    checkpoint: CheckpointRef | None
-    summary: dict[str, Any]
+    `differences` are those that made an attempt on the way there no exact resume.
+    """
+
+    checkpoint: CheckpointRef | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
+    differences: tuple[str, ...] = ()
 
     @property
     def step(self) -> int:
@@ -47,7 +52,8 @@ class ResumePoint:
     def columns(self) -> dict[str, Any]:
         """The job's columns that show it to be there."""
         saved = self.checkpoint.step if self.checkpoint else None
-        return {"observed_step": self.step, "saved_step": saved, "summary": self.summary}
+        shown = {"observed_step": self.step, "saved_step": saved, "summary": self.summary}
+        return shown | {"resume_differences": list(self.differences)}
 
 
 def begin_checkpoint(
@@ -97,7 +103,7 @@ def complete_checkpoint(
 ) -> None:
     """Make the checkpoint readable, and the place where the next attempt starts; its step counts as observed.
 
-    Repeating it changes nothing. Raises Fenced, or IncompleteUpload where chunks are missing.
+    Repeating it changes nothing. Raises Fenced, or IncompleteUpload where chunks are missing or too short or long.
     """
     row = lock(conn, lease)
     of_id = (checkpoint.c.id == checkpoint_id) & (checkpoint.c.job_id == lease.job_id)
@@ -116,7 +122,7 @@ def complete_checkpoint(
 
 
 def resume_point(conn: Connection, job_id: UUID) -> ResumePoint:
-    """The latest complete checkpoint in the job's one line of history, or its start."""
+    """The latest complete and undamaged checkpoint in the job's one line of history, or its start."""
     line = cuts(job_id)
     model, state = blob.alias("model"), blob.alias("state")
     query = (
@@ -125,12 +131,52 @@ def resume_point(conn: Connection, job_id: UUID) -> ResumePoint:
         .join(model, model.c.id == checkpoint.c.model_blob_id)
         .join(state, state.c.id == checkpoint.c.state_blob_id)
         .where(checkpoint.c.job_id == job_id, checkpoint.c.complete, checkpoint.c.step <= line.c.cut)
-        .where(model.c.state == "complete", state.c.state == "complete")
+        .where(model.c.state == "complete", state.c.state == "complete", checkpoint.c.damage.is_(None))
         .order_by(checkpoint.c.step.desc(), checkpoint.c.attempt.desc())
         .limit(1)
     )
     row = conn.execute(query).one_or_none()
-    return ResumePoint(None, {}) if row is None else ResumePoint(_ref(row), row.summary)
+    if row is None:
+        return ResumePoint()
+    return ResumePoint(_ref(row), row.summary, _differences_before(conn, job_id, row.step))
+
+
+def set_aside(conn: Connection, lease: Lease, *, checkpoint_id: int, damage: str) -> ResumePoint:
+    """The attempt, which has computed nothing yet, cannot start from this checkpoint: it starts from the one before.
+
+    `damage` says what is wrong with it, in its row and in an event; no attempt will start from it any more. Repeating
+    it changes nothing. Raises Fenced.
+    """
+    row = lock(conn, lease)
+    mark_damaged(conn, row, checkpoint_id=checkpoint_id, damage=damage)
+    point = resume_point(conn, lease.job_id)
+    conn.execute(update(job).where(job.c.id == lease.job_id).values(version=job.c.version + 1, **point.columns()))
+    ident = point.checkpoint.id if point.checkpoint else None
+    mine = (attempt.c.job_id == lease.job_id) & (attempt.c.number == lease.attempt)
+    conn.execute(update(attempt).where(mine).values(from_step=point.step, from_checkpoint_id=ident))
+    return point
+
+
+def mark_damaged(conn: Connection, row: AnyRow, *, checkpoint_id: int, damage: str) -> None:
+    """Let no attempt of the locked job start from this checkpoint any more, and say so in an event, once."""
+    whole = (checkpoint.c.id == checkpoint_id) & (checkpoint.c.job_id == row.id) & checkpoint.c.damage.is_(None)
+    marked = update(checkpoint).where(whole).values(damage=clean_text(damage)).returning(checkpoint.c.step)
+    step = conn.execute(marked).scalar_one_or_none()
+    if step is not None:
+        note(conn, row, "checkpoint-damaged", {"checkpoint": checkpoint_id, "step": step, "damage": damage})
+
+
+def _differences_before(conn: Connection, job_id: UUID, step: int) -> tuple[str, ...]:
+    """How the attempts that trained up to `step` in the one line of history differed from what they started from."""
+    line = cuts(job_id)
+    trained = attempt.c.from_step < func.least(line.c.cut, step)
+    query = (
+        select(attempt.c.fingerprint["differences"])
+        .join(line, line.c.number == attempt.c.number)
+        .where(attempt.c.job_id == job_id, attempt.c.fingerprint.is_not(None), trained)
+        .order_by(attempt.c.number)
+    )
+    return tuple(dict.fromkeys(text for found in conn.execute(query).scalars() for text in found or ()))
 
 
 def _of_attempt(conn: Connection, lease: Lease, condition: Any) -> CheckpointRef | None:
@@ -144,9 +190,10 @@ def _ref(row: AnyRow) -> CheckpointRef:
 
 
 def _complete_blob(conn: Connection, blob_id: int, sha256: bytes) -> None:
-    size = func.coalesce(func.sum(func.octet_length(blob_chunk.c.data)), 0)
-    stored = select(func.count().label("n"), size.label("size")).where(blob_chunk.c.blob_id == blob_id).subquery()
-    whole = (blob.c.n_chunks == stored.c.n) & (blob.c.size == stored.c.size)
+    size = func.least(CHUNK_BYTES, blob.c.size - blob_chunk.c.seq * CHUNK_BYTES)
+    stored = select(func.count()).where(blob_chunk.c.blob_id == blob.c.id).correlate(blob)
+    wrong = stored.where(func.octet_length(blob_chunk.c.data) != size)
+    whole = (stored.scalar_subquery() == blob.c.n_chunks) & (wrong.scalar_subquery() == 0)
     changes = {"state": "complete", "sha256": sha256, "completed_at": clock()}
     if conn.execute(update(blob).where(blob.c.id == blob_id, whole).values(changes)).rowcount != 1:
         raise IncompleteUpload(blob_id)

@@ -57,7 +57,7 @@ def claim(
     spec = JobSpec.model_validate(row.spec)
     resolved = _fix(Resolved.model_validate(row.resolved), spec, device, threads)
     check = task_of(conn, row)
-    point = ResumePoint(check.origin, {}) if check else resume_point(conn, row.id)
+    point = ResumePoint(check.origin) if check else resume_point(conn, row.id)
     claimed = Claim(lease, worker_id, spec, resolved, point.step, point.checkpoint, check)
     _start(conn, row, claimed, point, lease_seconds)
     return claimed

@@ -14,7 +14,14 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from jobs.documents import pack
 from jobs.lifecycle.check import record_result
-from jobs.lifecycle.checkpoints import CheckpointRef, begin_checkpoint, complete_checkpoint, put_chunk
+from jobs.lifecycle.checkpoints import (
+    CheckpointRef,
+    begin_checkpoint,
+    complete_checkpoint,
+    mark_damaged,
+    put_chunk,
+    set_aside,
+)
 from jobs.lifecycle.crash import RELEASED, after_crash, after_drain, end_attempt
 from jobs.lifecycle.lease import Fenced, Lease, after, clock, fence, fenced, lock, owned
 from jobs.lifecycle.transitions import move, note
@@ -37,6 +44,7 @@ __all__ = [
     "record_metrics",
     "record_progress",
     "requeue",
+    "set_aside",
 ]
 
 
@@ -76,13 +84,20 @@ def record_metrics(
 
 def record_fingerprint(conn: Connection, lease: Lease, fingerprint: dict[str, Any]) -> None:
     """What the bits of this attempt depend on: versions, device, threads, data. Its event `ready` says that all is
-    loaded and the first batch is next; once, however often it is repeated.
+    loaded and the first batch is next; once, however often it is repeated. "differences", from what the checkpoint was
+    taken with, make the job's resume no exact one.
     """
     row = lock(conn, lease)
     mine = (attempt.c.job_id == lease.job_id) & (attempt.c.number == lease.attempt)
     first = update(attempt).where(mine, attempt.c.fingerprint.is_(None)).values(fingerprint=pack(fingerprint))
-    if conn.execute(first).rowcount == 1:
-        note(conn, row, "ready", {"differences": fingerprint.get("differences", [])})
+    if conn.execute(first).rowcount == 0:
+        return
+    differences = pack(fingerprint.get("differences", []))
+    note(conn, row, "ready", {"differences": differences})
+    if differences:
+        known = dict.fromkeys([*row.resume_differences, *differences])
+        changes = {"resume_differences": list(known), "version": job.c.version + 1}
+        conn.execute(update(job).where(job.c.id == lease.job_id).values(changes))
 
 
 def finish(
@@ -116,12 +131,19 @@ def finish(
     return state
 
 
-def crash(conn: Connection, lease: Lease, *, error: dict[str, Any], log: str | None) -> State:
-    """The attempt crashed: count it; returns the job's next state (see `crash.after_crash`). Repeatable."""
+def crash(
+    conn: Connection, lease: Lease, *, error: dict[str, Any], log: str | None, damaged: int | None = None
+) -> State:
+    """The attempt crashed: count it; returns the job's next state (see `crash.after_crash`). Repeatable.
+
+    `damaged` is the checkpoint that it started from, where that was the cause: no attempt starts from it any more.
+    """
     try:
         row = lock(conn, lease)
     except Fenced:
         return _left_before(conn, lease, {Outcome.CRASHED})
+    if damaged is not None:
+        mark_damaged(conn, row, checkpoint_id=damaged, damage=error["message"])
     return after_crash(conn, row, Outcome.CRASHED, error=error, log=log)
 
 

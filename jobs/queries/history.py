@@ -45,6 +45,13 @@ class AttemptRow:
     started_at: datetime
     ended_at: datetime | None
 
+    @property
+    def resume_exact(self) -> bool | None:
+        """Whether its fingerprint is its checkpoint's; None while that is unknown, or where it began at the start."""
+        if self.fingerprint is None or self.from_checkpoint_id is None:
+            return None
+        return not self.fingerprint.get("differences")
+
 
 @dataclass(frozen=True)
 class BlobRow:
@@ -57,7 +64,10 @@ class BlobRow:
 
 @dataclass(frozen=True)
 class CheckpointRow:
-    """A saved training state: `model` holds the weights alone, `state` the rest. Readable when complete."""
+    """A saved training state: `model` holds the weights alone, `state` the rest. Readable when complete.
+
+    `damage` is what was found wrong with it when an attempt was to start from it.
+    """
 
     id: int
     job_id: UUID
@@ -66,6 +76,7 @@ class CheckpointRow:
     kind: str
     complete: bool
     pinned: bool
+    damage: str | None
     model: BlobRow
     state: BlobRow
     summary: dict[str, Any]
@@ -147,6 +158,7 @@ def _checkpoint(row: Row[Any]) -> CheckpointRow:
         kind=row.kind,
         complete=row.complete,
         pinned=row.pinned,
+        damage=row.damage,
         model=BlobRow(row.model_blob_id, row.model_size, row.model_sha256),
         state=BlobRow(row.state_blob_id, row.state_size, row.state_sha256),
         summary=unpack_floats(row.summary),

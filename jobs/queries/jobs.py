@@ -42,6 +42,8 @@ class JobRow:
     """The newest step that was heard of; saved_step is that of the newest complete checkpoint."""
     saved_step: int | None
     total_steps: int
+    resume_differences: list[str]
+    """Why what it has trained may differ in its last bits from an uninterrupted run; empty for an exact resume."""
     summary: dict[str, Any]
     """Of the metrics: "last" and "best" by key; NaN and infinities are floats here."""
     error: dict[str, Any] | None

@@ -27,7 +27,7 @@ from jobs.lifecycle.work import (
     requeue,
 )
 from jobs.states import Request, State
-from jobs.tables import blob_chunk, checkpoint, job, job_event, metric_segment
+from jobs.tables import CHUNK_BYTES, blob_chunk, checkpoint, job, job_event, metric_segment
 from tests.jobs import scenario
 from tests.jobs.scenario import (
     ERROR,
@@ -192,6 +192,15 @@ class TestCheckpoints:
         with engine.connect() as conn:
             assert conn.execute(select(checkpoint.c.complete)).scalars().all() == [False]
         assert job_row(engine, lease.job_id).saved_step is None
+
+    def test_chunks_that_only_add_up_are_refused(self, engine: Engine, lease: Lease) -> None:
+        with engine.begin() as conn:
+            sizes = {"model_size": CHUNK_BYTES + 1, "state_size": 0}
+            ref = begin_checkpoint(conn, lease, step=3, kind="interval", **sizes, summary={})
+            for seq, size in enumerate((CHUNK_BYTES - 1, 2)):
+                put_chunk(conn, lease, blob_id=ref.model_blob_id, seq=seq, data=b"x" * size)
+        with pytest.raises(IncompleteUpload, match=f"blob {ref.model_blob_id}"), engine.begin() as conn:
+            complete_checkpoint(conn, lease, checkpoint_id=ref.id, model_sha256=b"m" * 32, state_sha256=b"s" * 32)
 
     def test_a_chunk_does_not_wait_for_the_jobs_row(self, engine: Engine, lease: Lease) -> None:
         with engine.begin() as conn:

@@ -1,7 +1,8 @@
 """The lifecycle as a state machine on a real Postgres: several workers, what befalls them, and users who interfere.
 
-Workers claim (woken once, twice or not at all), train, flush, save, drain, crash, die and wake up late; users cancel,
-pause, resume and retry at any time. After each turn the job it touched is compared with `tests.jobs.history`.
+Workers claim (woken once, twice or not at all), find what they start from damaged, train, flush, save, drain, crash,
+die and wake up late; users cancel, pause, resume and retry at any time. After each turn the job it touched is compared
+with `tests.jobs.history`.
 
 It is one rule that picks among what can happen now: hypothesis switches some rules off in each of its runs, and a life
 without claims, or without ends, never comes to where the faults are.
@@ -26,7 +27,7 @@ from sqlalchemy import Engine, update
 from jobs.errors import Fenced, StateConflict
 from jobs.lifecycle.claim import claim
 from jobs.lifecycle.lease import Lease, after
-from jobs.lifecycle.work import begin_checkpoint, heartbeat, record_metrics, record_progress
+from jobs.lifecycle.work import begin_checkpoint, heartbeat, record_metrics, record_progress, set_aside
 from jobs.states import Request, State, possible, shown
 from jobs.tables import job
 from tests.jobs.history import Story
@@ -67,6 +68,8 @@ class Trainer:
     lease: Lease
     step: int
     seq: int = 0
+    fresh_from: int | None = None
+    """Id of the checkpoint that it starts from, as long as it has computed nothing."""
 
 
 class Lifecycle(RuleBasedStateMachine):
@@ -104,6 +107,7 @@ class Lifecycle(RuleBasedStateMachine):
         actions += [self.submit] if alive < ALIVE else []
         actions += [self.wake] * 3 if alive > len(self.running) else []
         actions += [self.train, self.give_up, self.end_attempt, self.lose_worker] * 2 if self.running else []
+        actions += [self.find_damage] if any(trainer.fresh_from for trainer in self.running) else []
         return actions + ([self.wake_up_late] if self.stale else [])
 
     def submit(self, turn: Turn) -> None:
@@ -123,11 +127,27 @@ class Lifecycle(RuleBasedStateMachine):
                 claimed = claim(conn, worker_id=worker_id, queues=[self.queue], **known)
             if claimed is not None:
                 self.stories[claimed.lease.job_id].started(claimed.from_step)
-                self.running.append(Trainer(claimed.lease, claimed.from_step))
+                origin = claimed.checkpoint.id if claimed.checkpoint else None
+                self.running.append(Trainer(claimed.lease, claimed.from_step, fresh_from=origin))
                 self.touched = claimed.lease.job_id
 
     def train(self, turn: Turn) -> None:
         self.advance(self.trainer(turn), turn)
+
+    def find_damage(self, turn: Turn) -> None:
+        """What an attempt is to start from is damaged: it starts from the one before."""
+        fresh = [trainer for trainer in self.running if trainer.fresh_from]
+        trainer = fresh[turn.which % len(fresh)]
+        self.touched = trainer.lease.job_id
+        story = self.stories[self.touched]
+        damaged: dict[str, Any] = {"checkpoint_id": trainer.fresh_from, "damage": "a bit has flipped"}
+        for _ in range(1 + turn.again):
+            with self.engine.begin() as conn:
+                point = set_aside(conn, trainer.lease, **damaged)
+        del story.saved[trainer.step]
+        story.started(point.step)
+        trainer.step = point.step
+        trainer.fresh_from = point.checkpoint.id if point.checkpoint else None
 
     def give_up(self, turn: Turn) -> None:
         """The worker drains, or heeds a pause; with a checkpoint where there was time for it."""
@@ -228,6 +248,7 @@ class Lifecycle(RuleBasedStateMachine):
     def advance(self, trainer: Trainer, turn: Turn) -> None:
         """Steps are flushed, and maybe saved; else progress is reported ahead of them, and an upload is begun."""
         story = self.stories[trainer.lease.job_id]
+        trainer.fresh_from = None if turn.flushes else trainer.fresh_from
         for steps, saved, answer_lost in turn.flushes:
             first, last = trainer.step + 1, trainer.step + steps
             trainer.step, trainer.seq = last, trainer.seq + 1

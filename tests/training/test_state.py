@@ -14,7 +14,7 @@ from optim_core import Adam
 from tests.training.scenario import Trained, files, trainer_job
 from worker.training import checkpoints as module
 from worker.training.checkpoints import Checkpoints
-from worker.training.errors import CheckpointCorrupt, ScratchFull
+from worker.training.errors import CheckpointCorrupt, CheckpointUnfit, ScratchFull
 from worker.training.messages import Checkpoint, CheckpointFiles, Message
 from worker.training.models import build_model
 from worker.training.state import restore
@@ -94,7 +94,7 @@ def test_files_of_two_checkpoints_are_not_mixed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", [lambda: nn.Linear(3, 2), lambda: nn.Sequential(nn.Linear(2, 2))])
 def test_a_checkpoint_of_another_model_is_refused(other: Callable[[], nn.Module], tmp_path: Path) -> None:
     message, model = save(nn.Linear(2, 2), tmp_path), other()
-    with pytest.raises(CheckpointCorrupt, match="does not fit this job"):
+    with pytest.raises(CheckpointUnfit, match="does not fit this job"):
         restore(files(message), model, Adam(model.parameters()))
 
 

@@ -18,12 +18,14 @@ from jobs.lifecycle.check import request_audit, request_verify
 from jobs.tables import CHUNK_BYTES, blob_chunk
 from tests.worker.conftest import StartWorker
 from tests.worker.processes import Worker, wait_dead
-from tests.worker.service import BRIEF, MEDIUM, Service
+from tests.worker.service import BRIEF, Service
 
 SAVING = BRIEF | {"training": {"steps": 60, "threads": 1, "checkpoint_every": 25, "log_every": 7}}
 """Checkpoints at 25, 50 and 60, with open windows."""
 LARGE = SAVING | {"model": {"name": "mlp", "hidden": [4_000]}}
 """Weights of more than one chunk."""
+LASTING = BRIEF | {"training": {"steps": 20_000, "threads": 1, "log_every": 100}}
+"""Seconds of replay."""
 
 
 def ring(service: Service, queue: str = "default") -> None:
@@ -172,9 +174,8 @@ def test_an_audit(service: Service) -> None:
 
 
 def test_a_check_whose_worker_dies_goes_on_elsewhere(service: Service, start: StartWorker, queue: str) -> None:
-    document = MEDIUM | {"training": MEDIUM["training"] | {"checkpoint_every": 100_000}}
     with start("trains") as worker:
-        job = service.wait_final(service.submit(document, queue=queue))
+        job = service.wait_final(service.submit(LASTING, queue=queue))
         (checkpoint,) = checkpoints(service, job.id)
         check = ask_verify(service, checkpoint.id, queue)
         service.wait_step(check, 100)
@@ -188,8 +189,7 @@ def test_a_check_whose_worker_dies_goes_on_elsewhere(service: Service, start: St
 
 
 def test_a_check_is_cancelled_at_once(service: Service, shared_worker: Worker) -> None:
-    document = MEDIUM | {"training": MEDIUM["training"] | {"checkpoint_every": 100_000}}
-    (checkpoint,) = trained(service, document)
+    (checkpoint,) = trained(service, LASTING)
     check = ask_verify(service, checkpoint.id)
     service.wait_step(check, 50)
     trainer = shared_worker.trainer()

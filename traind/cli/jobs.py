@@ -104,6 +104,8 @@ def _details(job: Job) -> Iterator[tuple[str, object]]:
     if job.error is not None:
         yield "error", f"{job.error.code}: {job.error.message}"
     yield "attempt", f"{job.attempt} ({job.crash_count} of at most {job.max_attempts} crashed)"
+    if not job.resume_exact:
+        yield "resume", f"not exact: {'; '.join(job.resume_differences)}"
     yield "step", f"{progress.step} of {progress.total_steps}, {_saved(progress.saved_step)}"
     yield "rate", f"{number(progress.rate_steps_per_second)} steps/s"
     if job.finished_at is None:

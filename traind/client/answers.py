@@ -75,6 +75,9 @@ class Job(Answer):
     attempt: int = 0
     max_attempts: int = 1
     crash_count: int = 0
+    resume_exact: bool = True
+    """Whether what it has trained is, to the bit, what an uninterrupted run would have; else `resume_differences`."""
+    resume_differences: tuple[str, ...] = ()
     spec: dict[str, Any]
     resolved: dict[str, Any] = {}
     progress: Progress = Progress()
@@ -120,6 +123,8 @@ class Checkpoint(Answer):
     step: int
     kind: str
     complete: bool
+    damage: str | None = None
+    """What was found wrong with it when an attempt was to start from it; none does any more."""
     model: Blob
     state: Blob
     summary: dict[str, Any] = {}

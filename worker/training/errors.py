@@ -5,7 +5,8 @@ TraindError
     ├── DatasetUnavailable      dataset-unavailable      nowhere found; says what to do
     │   └── DownloadFailed      dataset-unavailable      (retryable) the address did not answer
     ├── DatasetCorrupt          dataset-corrupt          found, but not what it should be
-    ├── CheckpointCorrupt       checkpoint-corrupt       torn, or of another model
+    ├── CheckpointCorrupt       checkpoint-corrupt       torn, or changed since it was written
+    ├── CheckpointUnfit         checkpoint-unfit         whole, but of another model
     ├── ScratchFull             scratch-full             (retryable) no room for a checkpoint's files
     ├── DeviceUnavailable       device-unavailable       (retryable) cuda asked for, no GPU here
     └── OutOfMemory             out-of-memory
@@ -34,6 +35,10 @@ class DatasetCorrupt(TrainingError):
 
 class CheckpointCorrupt(TrainingError):
     code = "checkpoint-corrupt"
+
+
+class CheckpointUnfit(TrainingError):
+    code = "checkpoint-unfit"
 
 
 class ScratchFull(TrainingError):

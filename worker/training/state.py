@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from worker.training.errors import CheckpointCorrupt
+from worker.training.errors import CheckpointCorrupt, CheckpointUnfit
 from worker.training.messages import CheckpointFiles
 from worker.training.tensor_file import read_tensors
 
@@ -58,7 +58,8 @@ def parameter_names(model: nn.Module, optimizer: Optimizer) -> list[str]:
 def restore(files: CheckpointFiles, model: nn.Module, optimizer: Optimizer) -> Document:
     """Put a checkpoint into model, optimizer and random generators; return the document of its state file.
 
-    Raises CheckpointCorrupt where a file is torn, the two don't belong together, or they are of another model.
+    Raises CheckpointCorrupt where a file is torn or the two don't belong together, CheckpointUnfit where they are of
+    another model.
     """
     weights, head = read_tensors(files.model_path)
     state, document = read_tensors(files.state_path)
@@ -72,7 +73,7 @@ def restore(files: CheckpointFiles, model: nn.Module, optimizer: Optimizer) -> D
         if "rng/cuda" in state and _on_gpu(model):
             torch.cuda.set_rng_state(state["rng/cuda"])
     except (KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointCorrupt(f"{files.state_path} does not fit this job: {error}") from error
+        raise CheckpointUnfit(f"{files.state_path} does not fit this job: {error}") from error
     return document
 
 
