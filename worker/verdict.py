@@ -8,6 +8,7 @@ Lost      another may have the attempt: nothing may be written
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,7 +90,10 @@ class Verdict:
             raise Decided
 
     def guard(self, body: Callable[[], None]) -> None:
-        """Run `body` of one of the attempt's threads: whatever it raises becomes the ending, if there is none yet."""
+        """Run `body` of one of the attempt's threads: whatever it raises becomes the ending, if there is none yet.
+
+        They write nowhere but to the scratch folder.
+        """
         try:
             body()
         except Decided:
@@ -98,7 +102,9 @@ class Verdict:
             self.decide(Lost())
         except Exception as error:
             log.exception("the worker failed in an attempt")
-            self.decide(Crash(error_document("worker-error", f"{type(error).__name__}: {error}")))
+            full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+            code = "scratch-full" if full else "worker-error"
+            self.decide(Crash(error_document(code, f"{type(error).__name__}: {error}")))
 
 
 def error_document(code: str, message: str, *, retryable: bool = True, **more: Any) -> ErrorDocument:

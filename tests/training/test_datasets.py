@@ -173,6 +173,37 @@ def test_too_slow_a_download_is_broken_off(address: str, tmp_path: Path, monkeyp
         load(SMALL, settings(cache=tmp_path, url=address))
 
 
+def test_every_piece_of_a_download_is_a_sign_of_life(address: str, tmp_path: Path) -> None:
+    beats: list[None] = []
+    load(SMALL, settings(cache=tmp_path, url=address), beat=lambda: beats.append(None))
+    assert len(beats) >= len(FASHION_MNIST.sources)
+    beats.clear()
+    load(SMALL, settings(cache=tmp_path, url=address), beat=lambda: beats.append(None))
+    assert beats == []
+
+
+@pytest.mark.parametrize(
+    ("target", "why"), [("/proc/self/mem", "Input/output error"), ("/", "Is a directory")], ids=["disk", "folder"]
+)
+def test_a_file_that_cannot_be_read_is_named(small_release: Path, target: str, why: str) -> None:
+    """Reading the first byte of a process's memory fails as a disk with a bad block does."""
+    file = small_release / "t10k-labels-idx1-ubyte.gz"
+    file.unlink()
+    file.symlink_to(target)
+    with pytest.raises(DatasetUnavailable, match=why) as refused:
+        load(SMALL, settings(small_release))
+    assert str(file) in str(refused.value)
+    assert (refused.value.code, refused.value.retryable) == ("dataset-unavailable", False)
+
+
+def test_a_link_that_leads_nowhere_is_no_file(small_release: Path, tmp_path: Path) -> None:
+    file = small_release / "t10k-labels-idx1-ubyte.gz"
+    file.unlink()
+    file.symlink_to(tmp_path / "gone")
+    with pytest.raises(DatasetUnavailable, match="is neither in"):
+        load(SMALL, settings(small_release))
+
+
 def test_an_address_that_has_it_not_is_named(address: str, tmp_path: Path) -> None:
     with pytest.raises(DownloadFailed, match=r"404.*TRAIND_FASHION_MNIST_URL") as refused:
         load(SMALL, settings(cache=tmp_path, url=f"{address}elsewhere"))

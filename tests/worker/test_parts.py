@@ -46,12 +46,18 @@ def test_what_a_thread_raises_becomes_the_verdict() -> None:
     def broken() -> None:
         raise ValueError("a bug")
 
-    first, second = Verdict(lambda: None), Verdict(lambda: None)
+    def full() -> None:
+        Path("/dev/full").write_text("x")
+
+    first, second, third = Verdict(lambda: None), Verdict(lambda: None), Verdict(lambda: None)
     first.guard(fenced)
     second.guard(broken)
+    third.guard(full)
     assert first.ending == Lost()
     assert isinstance(second.ending, Crash)
     assert second.ending.error == {"code": "worker-error", "message": "ValueError: a bug", "retryable": True}
+    assert isinstance(third.ending, Crash)
+    assert (third.ending.error["code"], third.ending.error["retryable"]) == ("scratch-full", True)
 
 
 def test_a_write_is_repeated_over_an_outage(engine: Engine) -> None:

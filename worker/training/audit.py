@@ -89,8 +89,7 @@ def _pass(
     steps: int,
     done: int,
 ) -> _Pass:
-    emit(Phase("load"))
-    session, _ = prepare(job, build=build)
+    session, _ = prepare(job, emit, build=build)
     if done == 0:
         emit(Ready(session.fingerprint, job.resolved.n_parameters, 0, []))
     left = _Pass(session)

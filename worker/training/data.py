@@ -5,7 +5,7 @@ The order of epoch e is a permutation drawn from (seed, e), so the position in t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
 
@@ -31,9 +31,14 @@ class Data:
     validation_targets: Tensor
 
 
-def load_data(dataset: Dataset, settings: DataSettings, device: torch.device) -> Data:
-    """The dataset, whole, on `device`. Raises DatasetUnavailable, DownloadFailed or DatasetCorrupt."""
-    arrays = load(dataset, settings)
+def load_data(
+    dataset: Dataset, settings: DataSettings, device: torch.device, *, beat: Callable[[], None] = lambda: None
+) -> Data:
+    """The dataset, whole, on `device`; `beat` is called whenever some of a download arrived.
+
+    Raises DatasetUnavailable, DownloadFailed or DatasetCorrupt.
+    """
+    arrays = load(dataset, settings, beat=beat)
     return Data(
         train_inputs=torch.from_numpy(arrays.train_inputs).to(device),
         train_targets=torch.from_numpy(arrays.train_targets).to(device),

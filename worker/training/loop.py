@@ -22,8 +22,7 @@ def train(job: TrainerJob, emit: Emit, control: Control) -> None:
 
     `emit` is called from two threads. Raises TrainingError where the run can't go on.
     """
-    emit(Phase("load"))
-    session, differences = prepare(job)
+    session, differences = prepare(job, emit)
     emit(Ready(session.fingerprint, job.resolved.n_parameters, session.step, differences))
     emit(Phase("train"))
     outbox = Outbox(emit, session.recorder, job.resolved)

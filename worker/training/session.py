@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -16,10 +17,11 @@ from worker.training.early_stopping import Stopping
 from worker.training.errors import DatasetCorrupt
 from worker.training.evaluate import LossFunction, loss_function
 from worker.training.fingerprint import Fingerprint, differences, fingerprint, settle
-from worker.training.messages import TrainerJob
+from worker.training.messages import Phase, TrainerJob
 from worker.training.metrics import Recorder
 from worker.training.models import build_model
 from worker.training.optimizer import Optimizer, build_optimizer
+from worker.training.outbox import Emit
 from worker.training.state import Document, restore
 from worker.training.watch import Watch
 
@@ -54,17 +56,19 @@ class Session:
         }
 
 
-def prepare(job: TrainerJob, *, build: Build = build_optimizer) -> tuple[Session, list[str]]:
+def prepare(job: TrainerJob, emit: Emit, *, build: Build = build_optimizer) -> tuple[Session, list[str]]:
     """Seed, model, data, optimizer, restore; and how this machine's fingerprint differs from the checkpoint's.
 
-    Raises TrainingError.
+    Emits Phase("load"), again and again while data is downloaded. Raises TrainingError.
     """
     started = perf_counter()
+    loads = partial(emit, Phase("load"))
+    loads()
     spec, resolved = job.spec, job.resolved
     device = settle(resolved)
     torch.manual_seed(spec.training.seed)
     model = build_model(spec.model, resolved.input_shape, resolved.n_outputs).to(device)
-    data = load_data(spec.dataset, job.settings, device)
+    data = load_data(spec.dataset, job.settings, device, beat=loads)
     optimizer = build(spec.optimizer, model)
     recorder = Recorder(
         optimizer,

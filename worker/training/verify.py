@@ -42,8 +42,7 @@ _APART = {"fingerprint", "crc32", "model_crc32"}
 
 def verify(job: TrainerJob, task: Verify, emit: Emit, control: Control) -> None:
     """The last message is Checked, or Stopped. Raises TrainingError."""
-    emit(Phase("load"))
-    session, _ = prepare(job)
+    session, _ = prepare(job, emit)
     reasons = _reasons(session.fingerprint, task)
     emit(Ready(session.fingerprint, job.resolved.n_parameters, session.step, reasons))
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from traind.spec import Dataset, Digits, FashionMnist, SyntheticClassification, SyntheticRegression
 from worker.training.datasets.arrays import Arrays
 from worker.training.datasets.digits import load_digits
@@ -12,13 +14,13 @@ from worker.training.messages import DataSettings
 __all__ = ["Arrays", "load"]
 
 
-def load(dataset: Dataset, settings: DataSettings) -> Arrays:
-    """Read or make the dataset. Raises DatasetUnavailable, DownloadFailed or DatasetCorrupt."""
+def load(dataset: Dataset, settings: DataSettings, *, beat: Callable[[], None] = lambda: None) -> Arrays:
+    """Read or make the dataset; `beat` is called whenever some of a download arrived. Raises DatasetUnavailable, DownloadFailed or DatasetCorrupt."""
     match dataset:
         case Digits():
             return load_digits()
         case FashionMnist():
-            return load_fashion_mnist(dataset, settings)
+            return load_fashion_mnist(dataset, settings, beat)
         case SyntheticClassification():
             return make_classification(dataset)
         case SyntheticRegression():

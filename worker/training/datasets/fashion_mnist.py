@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -28,20 +29,22 @@ from worker.training.messages import DataSettings
 
 MAX_DOWNLOAD_BYTES = 64 * 1024 * 1024
 MAX_CONTENT_BYTES = 64 * 1024 * 1024
-DOWNLOAD_SECONDS = 240.0
+DOWNLOAD_SECONDS = 3_600.0
+"""For one file: the largest, of 26 MB, arrives in it at 8 KB/s."""
 SILENCE_SECONDS = 30.0
 
 
-def load_fashion_mnist(dataset: FashionMnist, settings: DataSettings) -> Arrays:
+def load_fashion_mnist(dataset: FashionMnist, settings: DataSettings, beat: Callable[[], None]) -> Arrays:
     """60,000 (or train_size) training and 10,000 validation images of [1, 28, 28].
 
-    Raises DatasetUnavailable where no source has it, DownloadFailed or DatasetCorrupt.
+    `beat` is called whenever some of a download arrived. Raises DatasetUnavailable where no source has it or it
+    cannot be read, DownloadFailed or DatasetCorrupt.
     """
     chosen = fixed_order(60_000)[: dataset.train_size]
-    train = _pixels(_content("train-images-idx3-ubyte", settings))[chosen]
-    classes = _classes(_content("train-labels-idx1-ubyte", settings))[chosen]
-    validation = _pixels(_content("t10k-images-idx3-ubyte", settings))
-    validation_classes = _classes(_content("t10k-labels-idx1-ubyte", settings))
+    train = _pixels(_content("train-images-idx3-ubyte", settings, beat))[chosen]
+    classes = _classes(_content("train-labels-idx1-ubyte", settings, beat))[chosen]
+    validation = _pixels(_content("t10k-images-idx3-ubyte", settings, beat))
+    validation_classes = _classes(_content("t10k-labels-idx1-ubyte", settings, beat))
     return Arrays(images(train, FASHION_MNIST), classes, images(validation, FASHION_MNIST), validation_classes)
 
 
@@ -58,13 +61,14 @@ def _classes(content: bytes) -> NDArray[np.int64]:
     return np.frombuffer(content, np.uint8, offset=8).astype(np.int64)
 
 
-def _content(source: str, settings: DataSettings) -> bytes:
+def _content(source: str, settings: DataSettings, beat: Callable[[], None]) -> bytes:
     """The verified, uncompressed content of one of the four files."""
     name = f"{source}.gz"
     cached = settings.cache_dir / "fashion-mnist" / name
     for path in (settings.fashion_mnist_dir / name, cached):
-        if path.exists():
-            return _unpack(path.read_bytes(), source, found_at=str(path))
+        found = _read(path)
+        if found is not None:
+            return _unpack(found, source, found_at=str(path))
     if settings.fashion_mnist_url is None:
         raise DatasetUnavailable(
             f"{name} is neither in {settings.fashion_mnist_dir} nor in {cached.parent}: install Debian's package "
@@ -72,11 +76,21 @@ def _content(source: str, settings: DataSettings) -> bytes:
             "load them from"
         )
     url = f"{settings.fashion_mnist_url.rstrip('/')}/{name}"
-    packed = _download(url)
+    packed = _download(url, beat)
     content = _unpack(packed, source, found_at=url)
     with suppress(OSError):  # a cache that cannot be written costs the next job a download, and this one nothing
         _write(cached, packed)
     return content
+
+
+def _read(path: Path) -> bytes | None:
+    """None where there is no such file."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise DatasetUnavailable(f"{path} cannot be read ({error.strerror}); make it readable, or replace it") from error
 
 
 def _unpack(packed: bytes, source: str, *, found_at: str) -> bytes:
@@ -88,7 +102,7 @@ def _unpack(packed: bytes, source: str, *, found_at: str) -> bytes:
     return content
 
 
-def _download(url: str) -> bytes:
+def _download(url: str, beat: Callable[[], None]) -> bytes:
     if not url.startswith(("http://", "https://")):
         raise DatasetUnavailable(f"TRAIND_FASHION_MNIST_URL must be an http or https address, not {url}")
     deadline = time.monotonic() + DOWNLOAD_SECONDS
@@ -97,6 +111,7 @@ def _download(url: str) -> bytes:
         with urllib.request.urlopen(url, timeout=SILENCE_SECONDS) as response:  # noqa: S310, the scheme is checked
             while chunk := response.read1(1 << 20):
                 received.write(chunk)
+                beat()
                 if received.tell() > MAX_DOWNLOAD_BYTES:
                     raise DatasetCorrupt(f"{url} sends more than {MAX_DOWNLOAD_BYTES:,} bytes; check the address")
                 if time.monotonic() > deadline:
