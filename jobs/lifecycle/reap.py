@@ -2,7 +2,8 @@
 
 Two signs: a lease that ran out, and an advisory lock that its holder's connection lost. The second is a suspicion
 only: it is stamped (`lockless_since`) and believed after `suspicion_seconds`, and not within one lease of the
-server's start, when every lock is gone. A holder that was never seen with its lock gets ten times as long.
+server's start, when every lock is gone, nor by a reaper whose own session is younger than that: what cut it off may
+have cut the holder off too. A holder that was never seen with its lock gets ten times as long.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, case, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, DateTime, case, func, literal_column, select, text, update
 
 from jobs.lifecycle.crash import after_crash
 from jobs.lifecycle.lease import AnyRow, Lease, clock, holder_name, lease_lock_key
@@ -29,6 +30,9 @@ _HELD_KEYS = text("""
     WHERE locktype = 'advisory' AND objsubid = 1 AND granted
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """)
+_OWN_SESSION_BEGAN = literal_column(
+    "(SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())", DateTime(timezone=True)
+)
 _TERMINATE = text("""
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE pid = :pid AND application_name = :name AND datname = current_database() AND usename = current_user
@@ -92,9 +96,11 @@ def _lock_suspects(conn: Connection, suspicion_seconds: float, lease_seconds: fl
     """Running jobs to take, locked; those that a transaction is at work on wait for the next round."""
     expired = job.c.lease_until <= clock()
     longer = timedelta(seconds=suspicion_seconds * NEVER_HELD_FACTOR)
-    patience = case((job.c.backend_pid.is_(None), longer), else_=timedelta(seconds=suspicion_seconds))
-    started = func.pg_postmaster_start_time()
-    lockless = (job.c.lockless_since <= clock() - patience) & (started <= clock() - timedelta(seconds=lease_seconds))
+    suspicion = timedelta(seconds=suspicion_seconds)
+    patience = case((job.c.backend_pid.is_(None), longer), else_=suspicion)
+    server_ran = func.pg_postmaster_start_time() <= clock() - timedelta(seconds=lease_seconds)
+    watched = _OWN_SESSION_BEGAN <= clock() - suspicion
+    lockless = (job.c.lockless_since <= clock() - patience) & server_ran & watched
     query = select(job, expired.label("expired")).where(job.c.state == State.RUNNING, expired | lockless)
     return conn.execute(query.limit(MOST_AT_ONCE).with_for_update(skip_locked=True, key_share=True)).all()
 

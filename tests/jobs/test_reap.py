@@ -205,7 +205,20 @@ class TestMissingLock:
         assert round_of(engine, cluster, suspicion=1) == []
         with engine.begin() as conn:
             conn.execute(update(job).values(backend_pid=1))
-        assert [r.job_id for r in round_of(engine, cluster, suspicion=1)] == [lease.job_id] == [job_id]
+        reaped: list[Reaped] = []
+        until(lambda: reaped.extend(round_of(engine, cluster, suspicion=1)) or bool(reaped))
+        assert [r.job_id for r in reaped] == [lease.job_id] == [job_id]
+
+    def test_a_reaper_that_was_cut_off_itself_gives_holders_time_to_come_back(
+        self, engine: Engine, project_id: int, cluster: UUID
+    ) -> None:
+        add_job(engine, project_id)
+        start(engine)
+        with engine.begin() as conn:
+            conn.execute(update(job).values(lockless_since=clock() - timedelta(hours=2), backend_pid=1))
+        engine.dispose()
+        assert round_of(engine, cluster, suspicion=3_600) == []
+        assert [r.code for r in round_of(engine, cluster)] == ["worker-lost"]
 
     def test_the_lock_of_another_installation_is_not_ours(
         self, engine: Engine, project_id: int, cluster: UUID, database_url: str

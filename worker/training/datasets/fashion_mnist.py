@@ -90,7 +90,9 @@ def _read(path: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise DatasetUnavailable(f"{path} cannot be read ({error.strerror}); make it readable, or replace it") from error
+        raise DatasetUnavailable(
+            f"{path} cannot be read ({error.strerror}); make it readable, or replace it"
+        ) from error
 
 
 def _unpack(packed: bytes, source: str, *, found_at: str) -> bytes:
