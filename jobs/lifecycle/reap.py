@@ -99,7 +99,7 @@ def _lock_suspects(conn: Connection, suspicion_seconds: float, lease_seconds: fl
     suspicion = timedelta(seconds=suspicion_seconds)
     patience = case((job.c.backend_pid.is_(None), longer), else_=suspicion)
     server_ran = func.pg_postmaster_start_time() <= clock() - timedelta(seconds=lease_seconds)
-    watched = _OWN_SESSION_BEGAN <= clock() - suspicion
+    watched = clock() - suspicion >= _OWN_SESSION_BEGAN
     lockless = (job.c.lockless_since <= clock() - patience) & server_ran & watched
     query = select(job, expired.label("expired")).where(job.c.state == State.RUNNING, expired | lockless)
     return conn.execute(query.limit(MOST_AT_ONCE).with_for_update(skip_locked=True, key_share=True)).all()

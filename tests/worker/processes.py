@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.worker.service import PATIENT, until
+from tests.worker.service import PATIENT, POLL, until
+from worker.clock import boottime
 
 SHORT = {
     "LEASE_SECONDS": "10",
@@ -68,6 +70,29 @@ def is_dead(process: psutil.Process) -> bool:
 
 def wait_dead(process: psutil.Process) -> None:
     until(lambda: is_dead(process), bool)
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """What it has computed so far, as the kernel counts it (in hundredths of a second)."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def born_at(process: psutil.Process) -> float:
+    """When it was started, in seconds of `worker.clock.boottime` (in hundredths, rounded down)."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def last_alive(process: psutil.Process) -> float:
+    """Waits for its end; until when (in the same seconds) it was seen to run, which is at most its end."""
+    seen = boottime()
+    while True:
+        looked = boottime()
+        if is_dead(process):
+            return seen
+        seen = looked
+        time.sleep(POLL)
 
 
 @contextmanager

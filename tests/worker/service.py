@@ -131,6 +131,13 @@ class Service:
         return self.wait(job_id, lambda row: row.state == "running" and row.saved_step)
 
 
+def written(service: Service, job_id: UUID) -> list[Any]:
+    """All that the first attempt left: its own row, its metrics and its checkpoints."""
+    points = [segment for segment in service.segments(job_id) if segment.attempt == 1]
+    checkpoints = service.rows("SELECT * FROM checkpoint WHERE job_id = :job AND attempt = 1 ORDER BY id", job=job_id)
+    return [service.attempts(job_id)[0], *points, *checkpoints]
+
+
 def job_of_other_worker(service: Service, document: dict[str, Any]) -> tuple[UUID, UUID]:
     """A job with a checkpoint that another worker of `rescue` runs; and the job that keeps the shared one busy."""
     blocker = service.submit(LONG)

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import psutil
-import redis
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
 
-from jobs.database import cluster_id
+import psutil
+import pytest
+import redis
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+
+from jobs.database import cluster_id, make_engine, upgrade
 from jobs.doorbell import Doorbell, wake_queue
+from tests.embedded import servers_for_tests
 from tests.worker.conftest import StartWorker
-from tests.worker.processes import Worker
+from tests.worker.processes import Worker, cpu_seconds, start_worker, wait_dead
 from tests.worker.proxy import postgres_proxy, redis_proxy
-from tests.worker.service import BRIEF, MEDIUM, MEDIUM_STEPS, Service, until
+from tests.worker.service import BRIEF, LONG, MEDIUM, MEDIUM_STEPS, Service, job_of_other_worker, until, written
+
+MEDIUM_CHECKPOINTS = list(range(200, 2_001, 200))
 
 
 def test_all_connections_are_ended(service: Service, shared_worker: Worker) -> None:
@@ -44,6 +56,146 @@ def test_postgres_is_unreachable_for_a_while(service: Service, start: StartWorke
         job = service.wait_final(job_id)
         assert (job.state, job.attempt, job.crash_count) == ("succeeded", 1, 0)
         assert service.steps(job_id) == MEDIUM_STEPS
+
+
+@pytest.fixture
+def alone(database_url: str, redis_url: str, engine: Engine, project_id: int) -> Service:
+    """An installation without the tests' shared worker: who is cut off from Postgres is everybody."""
+    return Service(database_url, redis_url, engine, project_id)
+
+
+@pytest.mark.slow
+def test_postgres_is_unreachable_for_half_a_minute_of_a_minutes_lease(alone: Service, tmp_path: Path) -> None:
+    """With the settings as they are by default. The trainer is watched in /proc."""
+    default = {
+        "LEASE_SECONDS": "60",
+        "HEARTBEAT_SECONDS": "5",
+        "SUSPICION_SECONDS": "1",
+        "REAP_INTERVAL_SECONDS": "0.5",
+    }
+    with (
+        postgres_proxy(alone.database_url) as (proxy, url),
+        start_worker(url, alone.redis_url, tmp_path / "cut-off", **default) as worker,
+    ):
+        job_id = alone.submit(MEDIUM)
+        alone.wait_saved(job_id)
+        trainer = worker.trainer()
+        cut_at = time.monotonic()
+        proxy.cut()
+        until(trainer.status, lambda status: status == psutil.STATUS_STOPPED)
+        computed = cpu_seconds(trainer)
+        while time.monotonic() < cut_at + 30:
+            assert trainer.status() == psutil.STATUS_STOPPED
+            time.sleep(0.05)
+        assert cpu_seconds(trainer) == computed
+        assert "the database did not answer" in worker.log
+        proxy.up()
+        until(lambda: cpu_seconds(trainer), lambda now: now > computed)
+
+        assert_never_left(alone, job_id)
+
+
+@pytest.fixture
+def restartable(redis_url: str) -> Iterator[Service]:
+    """An installation on a Postgres of its own, which is started again when it ends."""
+    with servers_for_tests(None, redis_url) as (url, _):
+        upgrade(url)
+        engine = make_engine(url, application_name="tests")
+        yield Service(url, redis_url, engine, 1)
+        engine.dispose()
+
+
+@pytest.mark.slow
+def test_postgres_is_restarted_twice(restartable: Service, tmp_path: Path) -> None:
+    """By SIGQUIT, as `pg_ctl restart -m immediate` does: no session is told, and it recovers as after a crash."""
+    with start_worker(restartable.database_url, restartable.redis_url, tmp_path / "worker") as worker:
+        job_id = restartable.submit(MEDIUM)
+        for step in (200, 600):
+            restartable.wait_step(job_id, step)
+            trainer, postmaster = worker.trainer(), postmaster_of(restartable)
+            broke = worker.log.count("the heartbeat's connection broke")
+            postmaster.send_signal(signal.SIGQUIT)
+            wait_dead(postmaster)
+            until(lambda: worker.log.count("the heartbeat's connection broke"), lambda now: now > broke)  # noqa: B023
+            restartable.engine.dispose()
+            until(lambda: answers(restartable), bool)
+            assert worker.trainer().pid == trainer.pid
+
+        assert_never_left(restartable, job_id)
+
+
+def postmaster_of(service: Service) -> psutil.Process:
+    """The process that all of its Postgres descends from."""
+    folder = service.rows("SHOW data_directory")[0].data_directory
+    return psutil.Process(int((Path(folder) / "postmaster.pid").read_text().split()[0]))
+
+
+def answers(service: Service) -> bool:
+    try:
+        return bool(service.rows("SELECT 1"))
+    except OperationalError:
+        return False
+
+
+def assert_never_left(service: Service, job_id: UUID) -> None:
+    """The job ends well in its first attempt, with every point and every checkpoint once and in order."""
+    job = service.wait_final(job_id)
+    assert (job.state, job.attempt, job.crash_count) == ("succeeded", 1, 0)
+    assert service.steps(job_id) == MEDIUM_STEPS
+    numbers = [segment.seq for segment in service.segments(job_id)]
+    assert numbers == sorted(set(numbers))
+    assert [checkpoint.step for checkpoint in service.checkpoints(job_id)] == MEDIUM_CHECKPOINTS
+
+
+def test_postgres_is_away_for_longer_than_a_lease(alone: Service, tmp_path: Path) -> None:
+    """The trainer ends by itself; once Postgres is back, the same worker takes the job again."""
+    short = {"LEASE_SECONDS": "6", "HEARTBEAT_SECONDS": "1"}
+    with (
+        postgres_proxy(alone.database_url) as (proxy, url),
+        start_worker(url, alone.redis_url, tmp_path / "cut-off", **short) as worker,
+    ):
+        job_id = alone.submit(MEDIUM)
+        alone.wait_saved(job_id)
+        trainer = worker.trainer()
+        proxy.cut()
+        wait_dead(trainer)
+        running = alone.job(job_id)
+        assert (running.attempt, running.state) == (1, "running")
+        until(lambda: alone.rows("SELECT clock_timestamp() AS now")[0].now, lambda now: now > running.lease_until)
+        proxy.up()
+        job = alone.wait_final(job_id)
+
+    assert (job.state, job.attempt, job.crash_count) == ("succeeded", 2, 1)
+    first, second = alone.attempts(job_id)
+    assert (first.outcome, first.error["code"]) == ("lost", "lease-expired")
+    assert second.from_step >= 200
+    assert alone.steps(job_id) == MEDIUM_STEPS
+
+
+def test_one_worker_loses_its_way_to_postgres(service: Service, shared_worker: Worker, start: StartWorker) -> None:
+    """As if it were dead: another worker has the job within its lease, and meanwhile its trainer computes nothing."""
+    with (
+        postgres_proxy(service.database_url) as (proxy, url),
+        start("cut-off", queues="rescue", DATABASE_URL=url, LEASE_SECONDS="600", HEARTBEAT_SECONDS="5") as victim,
+    ):
+        job_id, blocker = job_of_other_worker(service, LONG)
+        trainer = victim.trainer()
+        proxy.cut()
+        until(trainer.status, lambda status: status == psutil.STATUS_STOPPED)
+        computed = cpu_seconds(trainer)
+        service.cancel(blocker)
+        service.wait(job_id, lambda job: job.attempt == 2 and job.observed_step > job.saved_step)
+        assert (trainer.status(), cpu_seconds(trainer)) == (psutil.STATUS_STOPPED, computed)
+        before = written(service, job_id)
+        proxy.up()
+        victim.wait_log("attempt ended")
+        wait_dead(trainer)
+        assert written(service, job_id) == before
+        service.cancel(job_id)
+
+    first, second = service.attempts(job_id)
+    assert (first.outcome, first.error["code"]) == ("lost", "worker-lost")
+    assert second.worker_id != first.worker_id
 
 
 def test_redis_is_away_when_the_worker_starts(service: Service, start: StartWorker, queue: str) -> None:

@@ -15,7 +15,10 @@ __all__ = ["Arrays", "load"]
 
 
 def load(dataset: Dataset, settings: DataSettings, *, beat: Callable[[], None] = lambda: None) -> Arrays:
-    """Read or make the dataset; `beat` is called whenever some of a download arrived. Raises DatasetUnavailable, DownloadFailed or DatasetCorrupt."""
+    """Read or make the dataset; `beat` is called whenever some of a download arrived.
+
+    Raises DatasetUnavailable, DownloadFailed or DatasetCorrupt.
+    """
     match dataset:
         case Digits():
             return load_digits()

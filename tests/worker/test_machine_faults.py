@@ -1,0 +1,236 @@
+"""What the machine under a worker does to it: no memory, no room, no data, and another clock. All of it is real: the
+kernel kills, the disk is full, the file cannot be read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+import pytest
+
+from tests.worker.conftest import StartWorker
+from tests.worker.memory import memory_group
+from tests.worker.service import BRIEF, LONG, Service, until
+
+MEBIBYTE = 1 << 20
+HUGE = BRIEF | {
+    "dataset": {"name": "synthetic_regression", "n_samples": 10, "n_features": 16},
+    "model": {"name": "mlp", "hidden": [30_000, 30_000]},
+}
+"""3.6 GB of weights."""
+FASHION = BRIEF | {"dataset": {"name": "fashion_mnist"}}
+FIRST_FILE = "train-images-idx3-ubyte.gz"
+
+
+class TestMemory:
+    def test_the_kernel_kills_the_trainer_and_nothing_else(
+        self, service: Service, start: StartWorker, queue: str
+    ) -> None:
+        """The worker, its fork server and the trainer share the limit; the trainer asks to be killed first."""
+        with memory_group(600 * MEBIBYTE) as group, start("narrow") as worker:
+            group.add([worker.pid, *(child.pid for child in psutil.Process(worker.pid).children(recursive=True))])
+            job_id = service.submit(HUGE, queue=queue, max_attempts=2)
+            asks = {pid: Path(f"/proc/{pid}/oom_score_adj") for pid in (worker.pid, worker.fork_server().pid)}
+            trainer = Path(f"/proc/{worker.trainer().pid}/oom_score_adj")
+            usual = {int(path.read_text()) for path in asks.values()}
+            until(lambda: int(trainer.read_text()), lambda asked: asked == max(usual) + 500)
+            job = service.wait_final(job_id)
+            brief = service.wait_final(service.submit(BRIEF, queue=queue))
+            assert group.kills == 2
+
+        assert (job.state, job.error["code"], job.crash_count) == ("failed", "trainer-killed", 2)
+        assert "out of memory" in job.error["message"]
+        assert [(a.outcome, a.error["signal"]) for a in service.attempts(job_id)] == [("crashed", "SIGKILL")] * 2
+        assert (brief.state, brief.attempt) == ("succeeded", 1)
+
+    def test_memory_that_is_refused_is_not_asked_for_again(
+        self, service: Service, start: StartWorker, queue: str
+    ) -> None:
+        """A limit on the address space (ulimit -v): the allocation fails, nobody is killed."""
+        with start("refused") as worker:
+            server = worker.fork_server()
+            limit = server.memory_info().vms + 2_048 * MEBIBYTE
+            server.rlimit(psutil.RLIMIT_AS, (limit, limit))
+            job = service.wait_final(service.submit(HUGE, queue=queue))
+            brief = service.wait_final(service.submit(BRIEF, queue=queue))
+
+        assert (job.state, job.error["code"], job.attempt, job.crash_count) == ("failed", "out-of-memory", 1, 0)
+        assert "smaller batch_size or model" in job.error["message"]
+        assert brief.state == "succeeded"
+
+
+class TestScratch:
+    @pytest.mark.slow
+    def test_a_full_disk_is_told_and_once_there_is_room_the_job_goes_on(
+        self, service: Service, start: StartWorker, queue: str, tmp_path: Path
+    ) -> None:
+        """Neither a checkpoint can be written nor the last one be loaded, until somebody makes room."""
+        with small_disk(tmp_path / "disk", 16 * MEBIBYTE) as disk, start("full", SCRATCH_DIR=str(disk)):
+            job_id = service.submit(LONG, queue=queue, max_attempts=10)
+            service.wait_saved(job_id)
+            filler = fill(disk)
+            until(lambda: codes(service, job_id), lambda found: len(found) >= 2)
+            saved_step = service.job(job_id).saved_step
+            assert not list(disk.glob(f"*/{job_id}-1"))
+            filler.unlink()
+            service.wait(job_id, lambda job: job.state == "running" and job.saved_step > saved_step)
+            service.cancel(job_id)
+            service.wait_final(job_id)
+            until(lambda: list(disk.rglob("*.safetensors")), lambda left: not left)
+
+        assert set(codes(service, job_id)) == {"scratch-full"}
+        first, *others = service.attempts(job_id)
+        assert (first.outcome, first.error["retryable"]) == ("crashed", True)
+        assert str(disk) in first.error["message"]
+        assert {attempt.from_step for attempt in others} == {saved_step}
+
+    def test_a_disk_that_fills_while_a_checkpoint_is_written(
+        self, service: Service, start: StartWorker, queue: str
+    ) -> None:
+        """/dev/full in place of the next files: room when it was asked for, none when it is needed."""
+        with start("filling") as worker:
+            job_id = service.submit(LONG, queue=queue)
+            service.wait_saved(job_id)
+            trainer = worker.trainer()
+            trainer.suspend()
+            (folder,) = worker.scratch.glob(f"*/{job_id}-1")
+            first = service.job(job_id).observed_step // 200 * 200
+            for step in range(first, first + 10_000, 200):
+                with contextlib.suppress(FileExistsError):
+                    (folder / f"step-{step}-model.safetensors").symlink_to("/dev/full")
+            trainer.resume()
+            again = service.wait(job_id, lambda job: (job.attempt, job.state) == (2, "running"))
+            assert not folder.exists()
+            service.wait(job_id, lambda job: job.saved_step > again.saved_step)
+            service.cancel(job_id)
+            service.wait_final(job_id)
+
+        attempts = service.attempts(job_id)
+        assert (attempts[0].outcome, attempts[0].error["code"]) == ("crashed", "scratch-full")
+        assert "did not fit" in attempts[0].error["message"]
+        assert attempts[1].from_step >= 200
+        assert not service.rows("SELECT 1 FROM checkpoint WHERE job_id = :job AND NOT complete", job=job_id)
+
+
+class TestData:
+    def test_each_way_of_not_being_there_has_its_code(
+        self, service: Service, start: StartWorker, queue: str, tmp_path: Path
+    ) -> None:
+        """Before the first step, at once and once; and the worker takes the next job."""
+        folder = tmp_path / "data"
+        folder.mkdir()
+        file = folder / FIRST_FILE
+        whole = gzip.compress(bytes(100_000))
+        with start("reading", FASHION_MNIST_DIR=str(folder)):
+
+            def error() -> tuple[str, str]:
+                job = service.wait_final(service.submit(FASHION, queue=queue))
+                assert (job.state, job.attempt, job.crash_count, job.observed_step) == ("failed", 1, 0, 0)
+                assert job.error["retryable"] is False
+                return job.error["code"], job.error["message"]
+
+            missing = error()
+            file.write_bytes(whole[:-20])
+            truncated = error()
+            file.write_bytes(whole)
+            another = error()
+            file.unlink()
+            file.symlink_to("/proc/self/mem")  # its first byte cannot be read, as on a disk with a bad block
+            broken = error()
+            assert service.wait_final(service.submit(BRIEF, queue=queue)).state == "succeeded"
+
+        assert missing[0] == broken[0] == "dataset-unavailable"
+        assert truncated[0] == another[0] == "dataset-corrupt"
+        for says, (_, message) in {
+            "TRAIND_FASHION_MNIST_URL": missing,
+            "is not a gzip file": truncated,
+            "SHA-256": another,
+            "cannot be read (Input/output error)": broken,
+        }.items():
+            assert says in message
+            assert str(folder) in message
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("pieces", "code"), [(60, "dataset-corrupt"), (0, "trainer-stalled")], ids=["slow", "silent"]
+    )
+    def test_a_slow_download_is_a_sign_of_life_and_a_silent_one_is_none(
+        self, service: Service, start: StartWorker, queue: str, pieces: int, code: str
+    ) -> None:
+        """What arrives in the end is not Fashion-MNIST, and that is what the slow one is told."""
+        with web_server(pieces) as url, start("loading", FASHION_MNIST_URL=url, STALL_TIMEOUT_SECONDS="5"):
+            began = time.monotonic()
+            job = service.wait_final(service.submit(FASHION, queue=queue, max_attempts=1))
+            assert time.monotonic() - began > 5
+
+        assert (job.state, job.error["code"]) == ("failed", code)
+
+
+def codes(service: Service, job_id: UUID) -> list[str]:
+    """Of the job's ended attempts."""
+    return [attempt.error["code"] for attempt in service.attempts(job_id) if attempt.error]
+
+
+@contextmanager
+def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """A file system of its own; the test is skipped where none can be mounted, as for anybody but root."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=700", "traind-test", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes all the room there is, and what becomes free for a while after."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        ends_at = time.monotonic() + 1
+        while time.monotonic() < ends_at:
+            with contextlib.suppress(OSError):
+                file.write(bytes(4_096))
+    return filler
+
+
+@contextmanager
+def web_server(pieces: int) -> Iterator[str]:
+    """Sends `pieces` of ten bytes, five a second, then nothing more until the client or the test goes."""
+    ended = threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(pieces):
+                self.wfile.write(bytes(10))
+                if ended.wait(0.2):
+                    return
+            if not pieces:
+                ended.wait()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002, the base class's name
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            ended.set()
+            server.shutdown()
+            thread.join()
