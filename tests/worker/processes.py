@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.worker.service import PATIENT, POLL, until
+from tests.worker.service import PATIENT, until
 from worker.clock import boottime
 
 SHORT = {
@@ -86,13 +85,17 @@ def born_at(process: psutil.Process) -> float:
 
 def last_alive(process: psutil.Process) -> float:
     """Waits for its end; until when (in the same seconds) it was seen to run, which is at most its end."""
-    seen = boottime()
-    while True:
+    seen = [boottime()]
+
+    def ended() -> bool:
         looked = boottime()
         if is_dead(process):
-            return seen
-        seen = looked
-        time.sleep(POLL)
+            return True
+        seen[0] = looked
+        return False
+
+    until(ended, bool)
+    return seen[0]
 
 
 @contextmanager

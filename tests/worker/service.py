@@ -41,6 +41,11 @@ MEDIUM = BRIEF | {"training": {"steps": 2_000, "threads": 1, "log_every": 10, "c
 MEDIUM_STEPS = list(range(10, 2_001, 10))
 """The steps of its points in one line of history, nothing doubled and nothing dropped."""
 
+LASTING = BRIEF | {"training": {"steps": 6_000, "threads": 1, "log_every": 10, "checkpoint_every": 500}}
+"""The same three times as long, for what must find it running more than once."""
+LASTING_STEPS = list(range(10, 6_001, 10))
+LASTING_CHECKPOINTS = list(range(500, 6_001, 500))
+
 
 @dataclass(frozen=True)
 class Service:

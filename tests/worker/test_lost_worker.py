@@ -11,7 +11,17 @@ import pytest
 
 from tests.worker.conftest import StartWorker
 from tests.worker.processes import Worker, born_at, cpu_seconds, is_dead, last_alive, wait_dead
-from tests.worker.service import LONG, MEDIUM, MEDIUM_STEPS, Service, job_of_other_worker, until, written
+from tests.worker.service import (
+    LASTING,
+    LASTING_STEPS,
+    LONG,
+    MEDIUM,
+    MEDIUM_STEPS,
+    Service,
+    job_of_other_worker,
+    until,
+    written,
+)
 
 pytestmark = pytest.mark.usefixtures("shared_worker")
 
@@ -67,9 +77,8 @@ def test_frozen_beyond_its_lease(service: Service, shared_worker: Worker, start:
 
 def test_frozen_for_less_than_its_lease(service: Service, start: StartWorker, queue: str) -> None:
     """Several heartbeats are missed; the trainer goes on all the while, and nothing of it shows."""
-    long = MEDIUM | {"training": MEDIUM["training"] | {"steps": 6_000}}
     with start("dozing", LEASE_SECONDS="60", HEARTBEAT_SECONDS="0.5") as worker:
-        job_id = service.submit(long, queue=queue)
+        job_id = service.submit(LASTING, queue=queue)
         service.wait_step(job_id, 10)
         trainer = worker.trainer()
         os.kill(worker.pid, signal.SIGSTOP)
@@ -83,7 +92,7 @@ def test_frozen_for_less_than_its_lease(service: Service, start: StartWorker, qu
         job = service.wait_final(job_id)
 
     assert (job.state, job.attempt, job.crash_count) == ("succeeded", 1, 0)
-    assert service.steps(job_id) == list(range(10, 6_001, 10))
+    assert service.steps(job_id) == LASTING_STEPS
 
 
 def test_the_last_worker_is_gone(service: Service, start: StartWorker, queue: str) -> None:

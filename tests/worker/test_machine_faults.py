@@ -24,7 +24,7 @@ from tests.worker.service import BRIEF, LONG, Service, until
 
 MEBIBYTE = 1 << 20
 HUGE = BRIEF | {
-    "dataset": {"name": "synthetic_regression", "n_samples": 10, "n_features": 16},
+    "dataset": {"name": "synthetic_regression", "n_samples": 100, "n_features": 16},
     "model": {"name": "mlp", "hidden": [30_000, 30_000]},
 }
 """3.6 GB of weights."""
