@@ -39,11 +39,12 @@ class TestMemory:
         """The worker, its fork server and the trainer share the limit; the trainer asks to be killed first."""
         with memory_group(600 * MEBIBYTE) as group, start("narrow") as worker:
             group.add([worker.pid, *(child.pid for child in psutil.Process(worker.pid).children(recursive=True))])
+            small = service.submit(LONG, queue=queue)
+            service.wait_step(small, 50)
+            assert asks_to_be_killed(worker.trainer()) > asks_to_be_killed(worker.fork_server())
+            assert asks_to_be_killed(worker.fork_server()) == asks_to_be_killed(psutil.Process(worker.pid))
+            service.cancel(small)
             job_id = service.submit(HUGE, queue=queue, max_attempts=2)
-            asks = {pid: Path(f"/proc/{pid}/oom_score_adj") for pid in (worker.pid, worker.fork_server().pid)}
-            trainer = Path(f"/proc/{worker.trainer().pid}/oom_score_adj")
-            usual = {int(path.read_text()) for path in asks.values()}
-            until(lambda: int(trainer.read_text()), lambda asked: asked == max(usual) + 500)
             job = service.wait_final(job_id)
             brief = service.wait_final(service.submit(BRIEF, queue=queue))
             assert group.kills == 2
@@ -174,6 +175,10 @@ class TestData:
             assert time.monotonic() - began > 5
 
         assert (job.state, job.error["code"]) == ("failed", code)
+
+
+def asks_to_be_killed(process: psutil.Process) -> int:
+    return int(Path(f"/proc/{process.pid}/oom_score_adj").read_text())
 
 
 def codes(service: Service, job_id: UUID) -> list[str]:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psutil
+import psycopg
 import pytest
 import redis
+from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
+from api.app import create_app
 from jobs.database import cluster_id, make_engine, upgrade
 from jobs.doorbell import Doorbell, wake_queue
+from jobs.settings import Settings
 from tests.embedded import servers_for_tests
 from tests.worker.conftest import StartWorker
 from tests.worker.processes import Worker, cpu_seconds, start_worker, wait_dead
@@ -116,6 +123,46 @@ def test_postgres_is_restarted_twice(restartable: Service, tmp_path: Path) -> No
             assert worker.trainer().pid == trainer.pid
 
         assert_never_left(restartable, job_id)
+
+
+def test_postgres_has_no_connection_left(restartable: Service, tmp_path: Path) -> None:
+    """Others have them all: as if it were away, and the job goes on when one is free."""
+    settings = Settings(database_url=restartable.database_url, redis_url=restartable.redis_url)  # type: ignore[arg-type]
+    with start_worker(restartable.database_url, restartable.redis_url, tmp_path / "worker") as worker:
+        job_id = restartable.submit(LASTING)
+        restartable.wait_saved(job_id)
+        trainer = worker.trainer()
+        with taking_all_connections(restartable.database_url):
+            end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'traind-%'"
+            until(lambda: (restartable.rows(end), worker.log)[1], lambda log: "too many clients" in log)
+            until(trainer.status, lambda status: status == psutil.STATUS_STOPPED)
+            with TestClient(create_app(settings)) as client:
+                assert client.get("/readyz").json()["code"] == "database-unavailable"
+
+        assert_never_left(restartable, job_id)
+
+
+@contextmanager
+def taking_all_connections(url: str) -> Iterator[None]:
+    """Takes every connection that is or becomes free."""
+    ended, taken = threading.Event(), list[psycopg.Connection[Any]]()
+
+    def take() -> None:
+        while not ended.is_set():
+            try:
+                taken.append(psycopg.connect(url))
+            except psycopg.OperationalError:
+                ended.wait(0.001)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        for connection in taken:
+            connection.close()
 
 
 def postmaster_of(service: Service) -> psutil.Process:
