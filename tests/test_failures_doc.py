@@ -1,4 +1,6 @@
-"""docs/failures.md names every code that a job's error or the client's can have, and no other."""
+"""docs/failures.md names every code that a job's error or the client's can have, and no other; and each fault on it
+is seen by a test.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,35 @@ NO_CODES = {
 """Strings of worker and jobs.lifecycle that look like codes and are none."""
 WITHOUT_HYPHEN = {"diverged"}
 OF_THE_API = {"not-found"}
+
+WORKER = "tests/worker/"
+SEEN_BY = {
+    "The trainer is killed": f"{WORKER}test_machine_faults.py::test_the_kernel_kills_the_trainer_and_nothing_else",
+    "The trainer segfaults": f"{WORKER}test_crash.py::test_the_last_output_is_kept",
+    "torch is refused": f"{WORKER}test_machine_faults.py::test_memory_that_is_refused_is_not_asked_for_again",
+    "The trainer hangs": f"{WORKER}test_crash.py::test_a_silent_trainer_is_killed",
+    "The scratch disk": f"{WORKER}test_machine_faults.py::test_a_disk_that_fills_while_a_checkpoint_is_written",
+    "The data cannot": f"{WORKER}test_machine_faults.py::test_each_way_of_not_being_there_has_its_code",
+    "A download": f"{WORKER}test_machine_faults.py::test_a_slow_download_is_a_sign_of_life_and_a_silent_one_is_none",
+    "The worker is killed": f"{WORKER}test_lost_worker.py::test_killed",
+    "The worker is stopped (": f"{WORKER}test_lost_worker.py::test_frozen_for_less_than_its_lease",
+    "The worker alone": f"{WORKER}test_outage.py::test_one_worker_loses_its_way_to_postgres",
+    "The worker is stopped beyond": f"{WORKER}test_lost_worker.py::test_frozen_beyond_its_lease",
+    "The worker's own slot": f"{WORKER}test_watchdog.py::test_a_worker_whose_slot_hangs_ends",
+    "The worker is told": f"{WORKER}test_drain.py::test_the_job_goes_on_from_the_step_it_was_at",
+    "A worker's clock": f"{WORKER}test_clock.py::test_it_trains_keeps_leases_reaps_and_is_told",
+    "The last worker": f"{WORKER}test_lost_worker.py::test_the_last_worker_is_gone",
+    "Postgres is restarted": f"{WORKER}test_outage.py::test_postgres_is_restarted_twice",
+    "Postgres is away": f"{WORKER}test_outage.py::test_postgres_is_away_for_longer_than_a_lease",
+    "Postgres has no": f"{WORKER}test_outage.py::test_postgres_has_no_connection_left",
+    "The database is of": "tests/api/test_codes.py::test_a_database_that_is_not_migrated_is_not_ready",
+    "Redis is": f"{WORKER}test_redis_faults.py::test_it_is_killed_and_comes_back_empty",
+    "The api is": "tests/local/test_up.py::test_up_is_found_kept_running_and_ended_by_down",
+    "`traind up`": "tests/local/test_up.py::test_up_after_a_stop_and_after_every_kind_of_kill_just_works",
+}
+"""The beginning of a fault's row, and the test (one of them) that meets it."""
+OF_ITS_OWN_LINE = {"A stored checkpoint"}
+"""Proved where checkpoints are restored."""
 
 
 def trees(*folders: str) -> Iterator[ast.Module]:
@@ -61,10 +92,23 @@ def codes_of_the_client() -> set[str]:
 
 
 def rows(section: str) -> list[list[str]]:
-    """The cells of the table under the heading, its codes first."""
+    """The cells of the table under the heading, without its own."""
     (text,) = re.findall(rf"^## {section}$(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
-    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def functions(path: str) -> set[str]:
+    return {node.name for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_fault_is_met_by_a_test() -> None:
+    faults = [row[0] for section in ("Faults of the machine", "Faults of the servers") for row in rows(section)]
+    told = [*SEEN_BY, *OF_ITS_OWN_LINE]
+    assert [fault for fault in faults if not fault.startswith(tuple(told))] == []
+    assert [begin for begin in told if not any(fault.startswith(begin) for fault in faults)] == []
+    assert len(faults) == len(told)
+    assert [test for test in SEEN_BY.values() if test.split("::")[1] not in functions(test.split("::")[0])] == []
 
 
 @pytest.mark.parametrize(

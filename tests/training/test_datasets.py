@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import shutil
+import socket
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -171,6 +172,14 @@ def test_too_slow_a_download_is_broken_off(address: str, tmp_path: Path, monkeyp
     monkeypatch.setattr(fashion_mnist, "DOWNLOAD_SECONDS", -1.0)
     with pytest.raises(DownloadFailed, match="did not arrive"):
         load(SMALL, settings(cache=tmp_path, url=address))
+
+
+def test_a_silent_address_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fashion_mnist, "SILENCE_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(DownloadFailed, match="timed out"):
+            load(SMALL, settings(cache=tmp_path, url=url))
 
 
 def test_every_piece_of_a_download_is_a_sign_of_life(address: str, tmp_path: Path) -> None:
