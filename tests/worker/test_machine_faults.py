@@ -163,16 +163,16 @@ class TestData:
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        ("pieces", "code"), [(60, "dataset-corrupt"), (0, "trainer-stalled")], ids=["slow", "silent"]
+        ("pieces", "code"), [(30, "dataset-corrupt"), (0, "trainer-stalled")], ids=["slow", "silent"]
     )
     def test_a_slow_download_is_a_sign_of_life_and_a_silent_one_is_none(
         self, service: Service, start: StartWorker, queue: str, pieces: int, code: str
     ) -> None:
         """What arrives in the end is not Fashion-MNIST, and that is what the slow one is told."""
-        with web_server(pieces) as url, start("loading", FASHION_MNIST_URL=url, STALL_TIMEOUT_SECONDS="5"):
+        with web_server(pieces) as url, start("loading", FASHION_MNIST_URL=url, STALL_TIMEOUT_SECONDS="4"):
             began = time.monotonic()
             job = service.wait_final(service.submit(FASHION, queue=queue, max_attempts=1))
-            assert time.monotonic() - began > 5
+            assert time.monotonic() - began > 4
 
         assert (job.state, job.error["code"]) == ("failed", code)
 

@@ -66,6 +66,7 @@ def alone(database_url: str, redis_url: str, engine: Engine, project_id: int) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_postgres_is_unreachable_for_half_a_minute_of_a_minutes_lease(alone: Service, tmp_path: Path) -> None:
     """With the settings as they are by default. The trainer is watched in /proc."""
     default = {

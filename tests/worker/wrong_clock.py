@@ -37,9 +37,9 @@ int gettimeofday(struct timeval *at, void *zone) {
 """
 
 
-def wrong_clock(folder: Path, ahead_seconds: int) -> Path:
+def wrong_clock(library: Path, ahead_seconds: int) -> Path:
     """The library, made by the C compiler."""
-    source, library = folder / "clock.c", folder / "clock.so"
+    source = library.with_suffix(".c")
     source.write_text(SOURCE)
     command = ["cc", "-shared", "-fPIC", "-O1", f"-DAHEAD=({ahead_seconds})", "-o", str(library), str(source), "-ldl"]
     subprocess.run(command, check=True)
