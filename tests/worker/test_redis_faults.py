@@ -67,6 +67,7 @@ def test_it_is_killed_and_comes_back_empty(alone: Service, own_redis: OwnRedis, 
             job = alone.wait_final(job_id)
             assert (job.state, job.attempt, job.crash_count) == ("succeeded", 1, 0)
         assert alone.steps(running) == MEDIUM_STEPS
+        assert_found_by_looking(alone)
 
         own_redis.start()
         assert_heard_again(alone)
@@ -84,9 +85,16 @@ def test_it_hangs(alone: Service, own_redis: OwnRedis, tmp_path: Path) -> None:
         for job_id in (running, *submitted):
             job = alone.wait_final(job_id)
             assert (job.state, job.attempt, job.crash_count) == ("succeeded", 1, 0)
+        assert_found_by_looking(alone)
         own_redis.process.resume()
         assert_heard_again(alone)
         assert [alone.job(job_id).attempt for job_id in submitted] == [1, 1]
+
+
+def assert_found_by_looking(service: Service) -> None:
+    """A worker that has nothing to do finds a job of which nobody told it."""
+    job = service.wait_final(service.submit(BRIEF))
+    assert (job.state, job.attempt) == ("succeeded", 1)
 
 
 def assert_heard_again(service: Service) -> None:
