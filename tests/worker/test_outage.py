@@ -68,7 +68,9 @@ def alone(database_url: str, redis_url: str, engine: Engine, project_id: int) ->
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_postgres_is_unreachable_for_half_a_minute_of_a_minutes_lease(alone: Service, tmp_path: Path) -> None:
-    """With the settings as they are by default. The trainer is watched in /proc."""
+    """With the settings as they are by default. The trainer is watched in /proc; and the worker, which sleeps for a
+    moment first, has metrics and a checkpoint to write when the way is cut.
+    """
     default = {
         "LEASE_SECONDS": "60",
         "HEARTBEAT_SECONDS": "5",
@@ -82,8 +84,12 @@ def test_postgres_is_unreachable_for_half_a_minute_of_a_minutes_lease(alone: Ser
         job_id = alone.submit(LASTING)
         alone.wait_saved(job_id)
         trainer = worker.trainer()
+        worker.process.send_signal(signal.SIGSTOP)
+        computed = cpu_seconds(trainer)
+        until(lambda: cpu_seconds(trainer), lambda now: now > computed + 0.5)
         cut_at = time.monotonic()
         proxy.cut()
+        worker.process.send_signal(signal.SIGCONT)
         until(trainer.status, lambda status: status == psutil.STATUS_STOPPED)
         computed = cpu_seconds(trainer)
         while time.monotonic() < cut_at + 30:
