@@ -37,19 +37,11 @@ def trainer_job(scratch_dir: Path, checkpoint: CheckpointFiles | None = None, **
     )
 
 
-class Trained:
-    """A run's messages, in order."""
+class Heard:
+    """A trainer's messages, in order."""
 
-    def __init__(self, job: TrainerJob, *, on_message: Callable[[Message, Control], None] | None = None) -> None:
+    def __init__(self) -> None:
         self.messages: list[Message] = []
-        control = Control()
-
-        def emit(message: Message) -> None:
-            self.messages.append(message)
-            if on_message is not None:
-                on_message(message, control)
-
-        run(job, emit, control)
 
     @property
     def end(self) -> Message:
@@ -78,6 +70,21 @@ class Trained:
 
     def metric_keys(self) -> set[str]:
         return {key for message in self.all(Metrics) for key in message.columns}
+
+
+class Trained(Heard):
+    """A run in this process."""
+
+    def __init__(self, job: TrainerJob, *, on_message: Callable[[Message, Control], None] | None = None) -> None:
+        super().__init__()
+        control = Control()
+
+        def emit(message: Message) -> None:
+            self.messages.append(message)
+            if on_message is not None:
+                on_message(message, control)
+
+        run(job, emit, control)
 
 
 def files(checkpoint: Checkpoint, folder: Path | None = None) -> CheckpointFiles:
