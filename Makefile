@@ -29,6 +29,9 @@ test-external: $(READY) ## the tests that use servers again, on this machine's P
 	TRAIND_REDIS_URL="$${TRAIND_REDIS_URL:-redis://127.0.0.1:6379/0}" \
 	$(BIN)/pytest -m servers $(ARGS)
 
+test-all: check ## `make check`, then every case of exact resume: thousands of killed trainers, an hour
+	$(BIN)/pytest tests/training/test_exact_resume.py --resume-cases all -p no:randomly $(ARGS)
+
 lint: $(READY) ## format check, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -70,4 +73,4 @@ $(READY): pyproject.toml constraints.txt setup.py $(wildcard optim_core/kernel/*
 	@test -n "$(PYTHON)" || { echo "traind needs Python 3.11 or later with venv (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.PHONY: docs help demo up test test-external lint check fmt migrate bench clean
+.PHONY: docs help demo up test test-external test-all lint check fmt migrate bench clean

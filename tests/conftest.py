@@ -33,6 +33,14 @@ settings.load_profile("traind")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--resume-cases",
+        default="pairs",
+        help="of tests/training/test_exact_resume.py: `pairs` (a pairwise cover), `all`, or how many of all",
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that use Postgres or Redis: `-m servers` runs them again on external ones."""
     for item in items:

@@ -1,4 +1,7 @@
-"""Exact resume: going on from a checkpoint gives the bits of never having stopped."""
+"""Exact resume: going on from a checkpoint gives the bits of never having stopped.
+
+What test_exact_resume.py does not cut: other models and data, clipping, param groups, GPUs, requests to stop.
+"""
 
 from __future__ import annotations
 
@@ -64,9 +67,12 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+BEYOND = ("mlp, amsgrad, clip, groups, early stopping", "batch norm, no shuffle", "regression")
+"""The cases that test_exact_resume.py does not cover on a CPU."""
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 GPU = [
     pytest.param("cpu"),
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+    pytest.param("cuda", marks=NO_GPU),
 ]
 
 
@@ -77,8 +83,10 @@ def parts_of(case: str) -> dict[str, Any]:
     return parts | {"training": training | parts.get("training", {})}
 
 
-@pytest.mark.parametrize("device", GPU)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "device"),
+    [*((case, "cpu") for case in BEYOND), *(pytest.param(case, "cuda", marks=NO_GPU) for case in CASES)],
+)
 def test_resumed_equals_uninterrupted_to_the_bit(case: str, device: str, tmp_path: Path) -> None:
     parts = parts_of(case) | {"resources": {"device": device}}
     whole = Trained(trainer_job(tmp_path / "whole", **parts))
