@@ -29,7 +29,7 @@ test-external: $(READY) ## the tests that use servers again, on this machine's P
 	TRAIND_REDIS_URL="$${TRAIND_REDIS_URL:-redis://127.0.0.1:6379/0}" \
 	$(BIN)/pytest -m servers $(ARGS)
 
-test-all: check ## `make check`, then every case of exact resume: thousands of killed trainers, an hour
+test-all: check ## `make check`, then every case of exact resume: thousands of killed trainers, half an hour
 	$(BIN)/pytest tests/training/test_exact_resume.py --resume-cases all -p no:randomly $(ARGS)
 
 lint: $(READY) ## format check, lint, types, import contracts
