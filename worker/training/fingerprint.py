@@ -82,4 +82,4 @@ def cpu_model() -> str:
     except OSError:
         return platform.processor()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
+    return next(names, None) or platform.processor()  # the latter starts a process
