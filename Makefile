@@ -47,6 +47,9 @@ fmt: $(READY) ## format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+chaos: $(READY) ## kill everything at random for SECONDS=120, SEED=n, and judge what became of the jobs
+	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED))
+
 docs: $(READY) ## write the pages that are made from the code
 	$(BIN)/python -m traind.spec_doc docs/spec.md
 	$(BIN)/python -m api.reference docs/api.md
@@ -59,6 +62,7 @@ migrate: $(READY) ## migrate the database of TRAIND_DATABASE_URL
 bench: $(READY) ## the benchmarks (quiet machine!)
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.optim
+	$(BIN)/python -m bench.recovery
 
 clean: ## remove .venv and everything built
 	rm -rf .venv build dist *.egg-info optim_core/_kernel*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -73,4 +77,4 @@ $(READY): pyproject.toml constraints.txt setup.py $(wildcard optim_core/kernel/*
 	@test -n "$(PYTHON)" || { echo "traind needs Python 3.11 or later with venv (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.PHONY: docs help demo up test test-external test-all lint check fmt migrate bench clean
+.PHONY: docs help demo up test test-external test-all lint check fmt chaos migrate bench clean

@@ -1,0 +1,245 @@
+"""What is done to the service: every kind and every phase once, in an order drawn from the seed, then at random."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import psutil
+import psycopg
+
+from tests.chaos.installation import LEASE_SECONDS, WORKERS, Installation
+from tests.chaos.phases import PHASES, POLL_SECONDS, STATEMENTS, Caught, abort, kill_in_statement
+from tests.chaos.witness import Trainer, Witness
+
+T = TypeVar("T")
+KINDS = ("worker", "trainer", "fork-server", "api", "redis", "postgres", "stop", "short-stop")
+LONG_STOP_SECONDS = LEASE_SECONDS + 2
+SHORT_STOP_SECONDS = 1.5
+SEARCH_SECONDS = 6.0
+BACK_SECONDS = 90.0
+EXTRA_SECONDS = 120.0
+"""How much longer than asked it may take until every kind and every phase was hit."""
+SPARED_CRASHES = 2
+"""A job that crashed so often waits before it goes on: others are hit first."""
+RUNNING = """
+    SELECT j.id::text AS job, j.attempt, w.name AS worker, j.phase, j.crash_count FROM job j
+    JOIN worker w ON w.id = j.worker_id WHERE j.state = 'running' ORDER BY j.crash_count >= %s, random()
+"""
+MOVED = "SELECT id FROM job WHERE updated_at > to_timestamp(%s)"
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Something that was done, to what, and the attempts that it should have ended."""
+
+    kind: str
+    caught: Caught
+
+
+class Mischief:
+    """`run` does it all, in the caller's thread. Each act returns whether it found a victim."""
+
+    def __init__(
+        self, installation: Installation, witness: Witness, chance: random.Random, report: Callable[[str], None]
+    ) -> None:
+        self._installation, self._witness = installation, witness
+        self._chance, self._report = chance, report
+        self._stopped: dict[psutil.Process, tuple[str, float]] = {}
+        self._postgres_signals = [signal.SIGINT, signal.SIGKILL, signal.SIGQUIT]
+        self.hits: list[Hit] = []
+        self.postgres_seconds: list[float] = []
+
+    @property
+    def kinds(self) -> Counter[str]:
+        return Counter(hit.kind for hit in self.hits)
+
+    @property
+    def phases(self) -> Counter[str]:
+        return Counter(hit.caught.phase for hit in self.hits if hit.caught.phase)
+
+    def missed(self) -> list[str]:
+        """The kinds and the phases that were not hit yet."""
+        return [kind for kind in KINDS if not self.kinds[kind]] + [p for p in PHASES if not self.phases[p]]
+
+    def run(self, seconds: float) -> None:
+        """Do mischief for so long, and on until nothing is missed."""
+        acts = self._acts()
+        self._search(self._running)
+        began = time.monotonic()
+        plan = ["stop", *self._chance.sample([name for name in acts if name != "stop"], len(acts) - 1)]
+        try:
+            while (past := time.monotonic() - began) < seconds or self.missed():
+                if past > seconds + EXTRA_SECONDS:
+                    return
+                plan = plan or ([*self.missed()] if past > seconds else [self._chance.choice(list(acts))])
+                self._act(plan.pop(0), acts)
+                self._wait(self._chance.uniform(0.2, 1.2))
+        finally:
+            for process in list(self._stopped):
+                self._go_on(process)
+
+    def _acts(self) -> dict[str, Callable[[], bool]]:
+        held = {phase: partial(self._kill_in_statement, phase) for phase in STATEMENTS}
+        return held | {
+            "load": self._abort_loading,
+            "step": partial(self._abort_in, "train"),
+            "evaluate": partial(self._abort_in, "evaluate"),
+            "worker": self._kill_worker,
+            "trainer": self._kill_trainer,
+            "fork-server": self._kill_fork_server,
+            "api": partial(self._kill_program, "api"),
+            "redis": partial(self._kill_program, "redis"),
+            "postgres": self._restart_postgres,
+            "stop": self._stop_worker,
+            "short-stop": self._stop_shortly,
+        }
+
+    def _act(self, name: str, acts: dict[str, Callable[[], bool]]) -> None:
+        try:
+            found = acts[name]()
+        except (psycopg.OperationalError, psutil.NoSuchProcess, ProcessLookupError):
+            found = False  # the victim was gone first, or Postgres is not back yet
+        if not found:
+            self._report(f"{name}: no victim just now")
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            for process, (_, due) in list(self._stopped.items()):
+                if time.monotonic() >= due:
+                    self._go_on(process)
+            time.sleep(min(left, 0.1))
+
+    def _go_on(self, process: psutil.Process) -> None:
+        name, _ = self._stopped.pop(process)
+        if process.is_running():
+            process.resume()
+        self._report(f"{name} goes on")
+
+    def _hit(self, kind: str, text: str, *attempts: tuple[str, int]) -> bool:
+        return self._caught(kind, text, Caught(None, time.time(), attempts))
+
+    def _caught(self, kind: str, text: str, caught: Caught) -> bool:
+        self.hits.append(Hit(kind, caught))
+        whom = ", ".join(f"job {job[-6:]} attempt {attempt}" for job, attempt in caught.attempts)
+        self._report(f"{text}{f' ({whom})' if whom else ''}")
+        return True
+
+    def _running(self) -> list[Any]:
+        """Running attempts and their workers, those first that crashed seldom; of stopped workers none."""
+        stopped = {name for name, _ in self._stopped.values()}
+        with self._installation.connect() as connection:
+            rows = connection.execute(RUNNING, (SPARED_CRASHES,)).fetchall()
+        return [row for row in rows if row.worker not in stopped]
+
+    def _kill_in_statement(self, phase: str) -> bool:
+        caught = kill_in_statement(self._installation, phase)
+        return caught is not None and self._caught("worker", f"kill -9 of a worker in {phase}", caught)
+
+    def _abort_loading(self) -> bool:
+        """The next trainer that is met, as soon as it is."""
+        seen = len(self._witness.met)
+        trainers = self._search(lambda: self._witness.met[seen:])
+        return bool(trainers) and self._abort(trainers[0])
+
+    def _abort_in(self, shown: str) -> bool:
+        """A trainer whose job is said to be in that phase; the traceback tells whether it was."""
+
+        def look() -> list[Trainer]:
+            rows = [row for row in self._running() if row.phase == shown]
+            found = [self._witness.find(row.job, row.attempt) for row in rows]
+            return [trainer for trainer in found if trainer is not None and not trainer.stopped]
+
+        trainers = self._search(look)
+        return bool(trainers) and self._abort(trainers[0])
+
+    def _search(self, look: Callable[[], list[T]]) -> list[T]:
+        """What `look` finds, as soon as it finds something."""
+        deadline = time.monotonic() + SEARCH_SECONDS
+        while not (found := look()) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        return found
+
+    def _abort(self, trainer: Trainer) -> bool:
+        caught = abort(self._installation, trainer)
+        return self._caught("trainer", f"abort of a trainer in {caught.phase or 'no known phase'}", caught)
+
+    def _kill_worker(self) -> bool:
+        for row in self._running():
+            if process := self._installation.program(row.worker):
+                process.kill()
+                return self._hit("worker", f"kill -9 of {row.worker} in {row.phase}", (row.job, row.attempt))
+        return False
+
+    def _kill_trainer(self) -> bool:
+        for row in self._running():
+            if trainer := self._witness.find(row.job, row.attempt):
+                os.kill(trainer.pid, signal.SIGKILL)
+                return self._hit("trainer", f"kill -9 of a trainer in {row.phase}", (row.job, row.attempt))
+        return False
+
+    def _kill_fork_server(self) -> bool:
+        worker = self._chance.choice(WORKERS)
+        if process := self._installation.fork_server(worker):
+            process.kill()
+            return self._hit("fork-server", f"kill -9 of the fork server of {worker}")
+        return False
+
+    def _kill_program(self, name: str) -> bool:
+        if process := self._installation.program(name):
+            process.kill()
+            return self._hit(name, f"kill -9 of {name}")
+        return False
+
+    def _restart_postgres(self) -> bool:
+        """Fast, by kill -9, or immediate; and wait until jobs move again."""
+        process = self._installation.program("postgres")
+        if process is None:
+            return False
+        number = self._postgres_signals.pop(0)
+        self._postgres_signals.append(number)
+        at = time.time()
+        process.send_signal(number)
+        self._hit("postgres", f"{number.name} to postgres")
+        process.wait(BACK_SECONDS)
+        ended_at = time.time()
+        while time.time() < at + BACK_SECONDS:
+            self._wait(POLL_SECONDS)
+            with suppress(psycopg.OperationalError), self._installation.connect() as connection:
+                if connection.execute(MOVED, (ended_at,)).fetchone():
+                    self.postgres_seconds.append(time.time() - at)
+                    break
+        return True
+
+    def _stop_worker(self) -> bool:
+        """Beyond its lease."""
+        for row in self._running():
+            if process := self._installation.program(row.worker):
+                process.suspend()
+                self._stopped[process] = row.worker, time.monotonic() + LONG_STOP_SECONDS
+                return self._hit("stop", f"SIGSTOP to {row.worker}, beyond its lease", (row.job, row.attempt))
+        return False
+
+    def _stop_shortly(self) -> bool:
+        """A trainer, a worker, or the api."""
+        for row in self._running():
+            trainer = self._witness.find(row.job, row.attempt)
+            programs = [self._installation.program(name) for name in (row.worker, "api")]
+            victims = [p for p in programs if p is not None]
+            victims += [psutil.Process(trainer.pid)] if trainer and not trainer.stopped else []
+            process = self._chance.choice(victims)
+            process.suspend()
+            self._stopped[process] = f"process {process.pid}", time.monotonic() + SHORT_STOP_SECONDS
+            self._hit("short-stop", f"SIGSTOP to process {process.pid} for {SHORT_STOP_SECONDS} s")
+            self._wait(SHORT_STOP_SECONDS + 0.1)
+            return True
+        return False
