@@ -18,6 +18,7 @@ import psycopg
 
 from tests.chaos.installation import LEASE_SECONDS, WORKERS, Installation
 from tests.chaos.phases import PHASES, POLL_SECONDS, STATEMENTS, Caught, abort, kill_in_statement
+from tests.chaos.specs import LONG
 from tests.chaos.witness import Trainer, Witness
 
 T = TypeVar("T")
@@ -31,8 +32,8 @@ EXTRA_SECONDS = 120.0
 SPARED_CRASHES = 2
 """A job that crashed so often waits before it goes on: others are hit first."""
 RUNNING = """
-    SELECT j.id::text AS job, j.attempt, w.name AS worker, j.phase, j.crash_count FROM job j
-    JOIN worker w ON w.id = j.worker_id WHERE j.state = 'running' ORDER BY j.crash_count >= %s, random()
+    SELECT j.id::text AS job, j.attempt, j.name, w.name AS worker, j.phase, 3 * j.observed_step < j.total_steps AS early
+    FROM job j JOIN worker w ON w.id = j.worker_id WHERE j.state = 'running' ORDER BY j.crash_count >= %s, random()
 """
 MOVED = "SELECT id FROM job WHERE updated_at > to_timestamp(%s)"
 
@@ -221,8 +222,8 @@ class Mischief:
         return True
 
     def _stop_worker(self) -> bool:
-        """Beyond its lease."""
-        for row in self._running():
+        """Beyond its lease, while its trainer has more to do than that."""
+        for row in self._search(lambda: [row for row in self._running() if row.name == LONG and row.early]):
             if process := self._installation.program(row.worker):
                 process.suspend()
                 self._stopped[process] = row.worker, time.monotonic() + LONG_STOP_SECONDS

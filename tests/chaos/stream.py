@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count, cycle
 
 from tests.chaos.installation import WORKERS
-from tests.chaos.specs import SPECS
+from tests.chaos.specs import LONG, SPECS
 from traind.client import Client, Job
 from traind.errors import ApiError
 
@@ -32,7 +32,7 @@ class Stream:
 
     def __init__(self, client: Client, chance: random.Random) -> None:
         self._client, self._chance = client, chance
-        self._specs = cycle(self._chance.sample(sorted(SPECS), len(SPECS)))
+        self._specs = cycle([LONG, *self._chance.sample(sorted(SPECS.keys() - {LONG}), len(SPECS) - 1)])
         self._numbers = count(1)
         self._waiting: tuple[str, str] | None = None
         self._leaving = threading.Event()
@@ -74,10 +74,11 @@ class Stream:
         while self._waiting or (self.submitting and len(self.unfinished) < IN_FLIGHT):
             self._waiting = self._waiting or (f"chaos-{next(self._numbers)}", next(self._specs))
             key, spec = self._waiting
-            job = self._client.submit(SPECS[spec], idempotency_key=key)
+            document = SPECS[spec] | {"name": spec}
+            job = self._client.submit(document, idempotency_key=key)
             self._waiting = None
             self.submitted.append(Submitted(key, spec, job))
             if self._chance.random() < REPEATED_SHARE:
-                again = self._client.submit(SPECS[spec], idempotency_key=key)
+                again = self._client.submit(document, idempotency_key=key)
                 if again.id != job.id:
                     self.violations.append(f"doubled: key {key} made the jobs {job.id} and {again.id}")
