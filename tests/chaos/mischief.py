@@ -23,7 +23,7 @@ from tests.chaos.witness import Trainer, Witness
 
 T = TypeVar("T")
 KINDS = ("worker", "trainer", "fork-server", "api", "redis", "postgres", "stop", "short-stop")
-LONG_STOP_SECONDS = LEASE_SECONDS + 2
+LONG_STOP_SECONDS = LEASE_SECONDS + 6
 SHORT_STOP_SECONDS = 1.5
 SEARCH_SECONDS = 6.0
 BACK_SECONDS = 90.0
@@ -54,7 +54,7 @@ class Mischief:
     ) -> None:
         self._installation, self._witness = installation, witness
         self._chance, self._report = chance, report
-        self._stopped: dict[psutil.Process, tuple[str, float]] = {}
+        self._stopped: dict[psutil.Process, tuple[str, Callable[[], bool]]] = {}
         self._postgres_signals = [signal.SIGINT, signal.SIGKILL, signal.SIGQUIT]
         self.hits: list[Hit] = []
         self.postgres_seconds: list[float] = []
@@ -115,8 +115,8 @@ class Mischief:
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            for process, (_, due) in list(self._stopped.items()):
-                if time.monotonic() >= due:
+            for process, (_, over) in list(self._stopped.items()):
+                if over():
                     self._go_on(process)
             time.sleep(min(left, 0.1))
 
@@ -222,25 +222,35 @@ class Mischief:
         return True
 
     def _stop_worker(self) -> bool:
-        """Beyond its lease, while its trainer has more to do than that."""
-        for row in self._search(lambda: [row for row in self._running() if row.name == LONG and row.early]):
-            if process := self._installation.program(row.worker):
-                process.suspend()
-                self._stopped[process] = row.worker, time.monotonic() + LONG_STOP_SECONDS
-                return self._hit("stop", f"SIGSTOP to {row.worker}, beyond its lease", (row.job, row.attempt))
-        return False
+        """Beyond its lease, and until the job's next attempt has run for a second beside what is left of this one."""
+        rows = self._search(lambda: [each for each in self._running() if each.name == LONG and each.early])
+        process = self._installation.program(rows[0].worker) if rows else None
+        if process is None:
+            return False
+        job, attempt, worker = rows[0].job, rows[0].attempt, rows[0].worker
+        until = time.time() + LONG_STOP_SECONDS
+
+        def over() -> bool:
+            next_ones = [t.met_at for t in self._witness.running() if t.job == job and t.attempt > attempt]
+            return time.time() > min([until, *(met_at + 1.0 for met_at in next_ones)])
+
+        process.suspend()
+        self._stopped[process] = worker, over
+        return self._hit("stop", f"SIGSTOP to {worker}, beyond its lease", (job, attempt))
 
     def _stop_shortly(self) -> bool:
-        """A trainer, a worker, or the api."""
+        """A trainer, its worker, or the api."""
         for row in self._running():
             trainer = self._witness.find(row.job, row.attempt)
-            programs = [self._installation.program(name) for name in (row.worker, "api")]
-            victims = [p for p in programs if p is not None]
-            victims += [psutil.Process(trainer.pid)] if trainer and not trainer.stopped else []
-            process = self._chance.choice(victims)
-            process.suspend()
-            self._stopped[process] = f"process {process.pid}", time.monotonic() + SHORT_STOP_SECONDS
-            self._hit("short-stop", f"SIGSTOP to process {process.pid} for {SHORT_STOP_SECONDS} s")
+            programs = {name: self._installation.program(name) for name in (row.worker, "api")}
+            victims = {name: program for name, program in programs.items() if program is not None}
+            if trainer and not trainer.stopped:
+                victims["a trainer"] = psutil.Process(trainer.pid)
+            name = self._chance.choice(list(victims))
+            until = time.time() + SHORT_STOP_SECONDS
+            victims[name].suspend()
+            self._stopped[victims[name]] = name, lambda: time.time() > until
+            self._hit("short-stop", f"SIGSTOP to {name} for {SHORT_STOP_SECONDS} s")
             self._wait(SHORT_STOP_SECONDS + 0.1)
             return True
         return False
