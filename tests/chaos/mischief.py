@@ -23,7 +23,7 @@ from tests.chaos.witness import Trainer, Witness
 
 T = TypeVar("T")
 KINDS = ("worker", "trainer", "fork-server", "api", "redis", "postgres", "stop", "short-stop")
-LONG_STOP_SECONDS = LEASE_SECONDS + 6
+LONG_STOP_SECONDS = LEASE_SECONDS + 9
 SHORT_STOP_SECONDS = 1.5
 SEARCH_SECONDS = 6.0
 BACK_SECONDS = 90.0
@@ -54,7 +54,6 @@ class Mischief:
     ) -> None:
         self._installation, self._witness = installation, witness
         self._chance, self._report = chance, report
-        self._stopped: dict[psutil.Process, tuple[str, Callable[[], bool]]] = {}
         self._postgres_signals = [signal.SIGINT, signal.SIGKILL, signal.SIGQUIT]
         self.hits: list[Hit] = []
         self.postgres_seconds: list[float] = []
@@ -77,16 +76,10 @@ class Mischief:
         self._search(self._running)
         began = time.monotonic()
         plan = ["stop", *self._chance.sample([name for name in acts if name != "stop"], len(acts) - 1)]
-        try:
-            while (past := time.monotonic() - began) < seconds or self.missed():
-                if past > seconds + EXTRA_SECONDS:
-                    return
-                plan = plan or ([*self.missed()] if past > seconds else [self._chance.choice(list(acts))])
-                self._act(plan.pop(0), acts)
-                self._wait(self._chance.uniform(0.2, 1.2))
-        finally:
-            for process in list(self._stopped):
-                self._go_on(process)
+        while (past := time.monotonic() - began) < seconds or (self.missed() and past < seconds + EXTRA_SECONDS):
+            plan = plan or (self.missed() if past > seconds else [self._chance.choice(list(acts))])
+            self._act(plan.pop(0), acts)
+            time.sleep(self._chance.uniform(0.2, 1.2))
 
     def _acts(self) -> dict[str, Callable[[], bool]]:
         held = {phase: partial(self._kill_in_statement, phase) for phase in STATEMENTS}
@@ -112,20 +105,6 @@ class Mischief:
         if not found:
             self._report(f"{name}: no victim just now")
 
-    def _wait(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            for process, (_, over) in list(self._stopped.items()):
-                if over():
-                    self._go_on(process)
-            time.sleep(min(left, 0.1))
-
-    def _go_on(self, process: psutil.Process) -> None:
-        name, _ = self._stopped.pop(process)
-        if process.is_running():
-            process.resume()
-        self._report(f"{name} goes on")
-
     def _hit(self, kind: str, text: str, *attempts: tuple[str, int]) -> bool:
         return self._caught(kind, text, Caught(None, time.time(), attempts))
 
@@ -136,11 +115,9 @@ class Mischief:
         return True
 
     def _running(self) -> list[Any]:
-        """Running attempts and their workers, those first that crashed seldom; of stopped workers none."""
-        stopped = {name for name, _ in self._stopped.values()}
+        """Running attempts and their workers, those first that crashed seldom."""
         with self._installation.connect() as connection:
-            rows = connection.execute(RUNNING, (SPARED_CRASHES,)).fetchall()
-        return [row for row in rows if row.worker not in stopped]
+            return connection.execute(RUNNING, (SPARED_CRASHES,)).fetchall()
 
     def _kill_in_statement(self, phase: str) -> bool:
         caught = kill_in_statement(self._installation, phase)
@@ -214,7 +191,7 @@ class Mischief:
         process.wait(BACK_SECONDS)
         ended_at = time.time()
         while time.time() < at + BACK_SECONDS:
-            self._wait(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
             with suppress(psycopg.OperationalError), self._installation.connect() as connection:
                 if connection.execute(MOVED, (ended_at,)).fetchone():
                     self.postgres_seconds.append(time.time() - at)
@@ -228,29 +205,36 @@ class Mischief:
         if process is None:
             return False
         job, attempt, worker = rows[0].job, rows[0].attempt, rows[0].worker
-        until = time.time() + LONG_STOP_SECONDS
 
         def over() -> bool:
-            next_ones = [t.met_at for t in self._witness.running() if t.job == job and t.attempt > attempt]
-            return time.time() > min([until, *(met_at + 1.0 for met_at in next_ones)])
+            next_ones = [t for t in self._witness.running() if t.job == job and t.attempt > attempt]
+            return any(time.time() > trainer.met_at + 1.0 for trainer in next_ones)
 
-        process.suspend()
-        self._stopped[process] = worker, over
-        return self._hit("stop", f"SIGSTOP to {worker}, beyond its lease", (job, attempt))
+        self._hit("stop", f"SIGSTOP to {worker}, beyond its lease", (job, attempt))
+        self._stop(process, over, LONG_STOP_SECONDS)
+        return True
 
     def _stop_shortly(self) -> bool:
         """A trainer, its worker, or the api."""
-        for row in self._running():
-            trainer = self._witness.find(row.job, row.attempt)
-            programs = {name: self._installation.program(name) for name in (row.worker, "api")}
-            victims = {name: program for name, program in programs.items() if program is not None}
-            if trainer and not trainer.stopped:
-                victims["a trainer"] = psutil.Process(trainer.pid)
-            name = self._chance.choice(list(victims))
-            until = time.time() + SHORT_STOP_SECONDS
-            victims[name].suspend()
-            self._stopped[victims[name]] = name, lambda: time.time() > until
-            self._hit("short-stop", f"SIGSTOP to {name} for {SHORT_STOP_SECONDS} s")
-            self._wait(SHORT_STOP_SECONDS + 0.1)
-            return True
-        return False
+        rows = self._running()
+        names = [rows[0].worker, "api"] if rows else ["api"]
+        victims = {name: self._installation.program(name) for name in names}
+        trainer = self._witness.find(rows[0].job, rows[0].attempt) if rows else None
+        if trainer is not None and not trainer.stopped:
+            victims["a trainer"] = psutil.Process(trainer.pid)
+        name = self._chance.choice(sorted(victims))
+        process = victims[name]
+        if process is None:
+            return False
+        self._hit("short-stop", f"SIGSTOP to {name} for {SHORT_STOP_SECONDS} s")
+        self._stop(process, lambda: False, SHORT_STOP_SECONDS)
+        return True
+
+    def _stop(self, process: psutil.Process, over: Callable[[], bool], at_most_seconds: float) -> None:
+        deadline = time.monotonic() + at_most_seconds
+        process.suspend()
+        try:
+            while not over() and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+        finally:
+            process.resume()
