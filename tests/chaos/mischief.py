@@ -32,7 +32,8 @@ EXTRA_SECONDS = 120.0
 SPARED_CRASHES = 2
 """A job that crashed so often waits before it goes on: others are hit first."""
 RUNNING = """
-    SELECT j.id::text AS job, j.attempt, j.name, w.name AS worker, j.phase, 3 * j.observed_step < j.total_steps AS early
+    SELECT j.id::text AS job, j.attempt, j.name, w.name AS worker, j.phase,
+        j.observed_step BETWEEN 1 AND j.total_steps / 3 AS early
     FROM job j JOIN worker w ON w.id = j.worker_id WHERE j.state = 'running' ORDER BY j.crash_count >= %s, random()
 """
 MOVED = "SELECT id FROM job WHERE updated_at > to_timestamp(%s)"
