@@ -32,7 +32,7 @@ EXTRA_SECONDS = 120.0
 SPARED_CRASHES = 2
 """A job that crashed so often waits before it goes on: others are hit first."""
 RUNNING = """
-    SELECT j.id::text AS job, j.attempt, j.name, w.name AS worker, j.phase,
+    SELECT j.id::text AS job, j.attempt, j.name, w.name AS worker, w.started_at, j.phase,
         j.observed_step BETWEEN 1 AND j.total_steps / 3 AS early
     FROM job j JOIN worker w ON w.id = j.worker_id WHERE j.state = 'running' ORDER BY j.crash_count >= %s, random()
 """
@@ -120,6 +120,11 @@ class Mischief:
         with self._installation.connect() as connection:
             return connection.execute(RUNNING, (SPARED_CRASHES,)).fetchall()
 
+    def _worker_of(self, row: Any) -> psutil.Process | None:
+        """The process that holds the attempt; not the one that was started in its place."""
+        process = self._installation.program(row.worker)
+        return process if process and process.create_time() < row.started_at.timestamp() else None
+
     def _kill_in_statement(self, phase: str) -> bool:
         caught = kill_in_statement(self._installation, phase)
         return caught is not None and self._caught("worker", f"kill -9 of a worker in {phase}", caught)
@@ -154,7 +159,7 @@ class Mischief:
 
     def _kill_worker(self) -> bool:
         for row in self._running():
-            if process := self._installation.program(row.worker):
+            if process := self._worker_of(row):
                 process.kill()
                 return self._hit("worker", f"kill -9 of {row.worker} in {row.phase}", (row.job, row.attempt))
         return False
@@ -202,7 +207,7 @@ class Mischief:
     def _stop_worker(self) -> bool:
         """Beyond its lease, and until the job's next attempt has run for a second beside what is left of this one."""
         rows = self._search(lambda: [each for each in self._running() if each.name == LONG and each.early])
-        process = self._installation.program(rows[0].worker) if rows else None
+        process = self._worker_of(rows[0]) if rows else None
         if process is None:
             return False
         job, attempt, worker = rows[0].job, rows[0].attempt, rows[0].worker
