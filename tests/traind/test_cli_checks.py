@@ -154,6 +154,14 @@ def test_a_check_that_did_not_succeed(here: Here, state: str, code: int) -> None
     assert ("verify checkpoint 2" in ended.stderr) == (state == "failed")
 
 
+def test_a_refusal_says_a_thing_once(here: Here) -> None:
+    why = "at most 10,000 are done"
+    problem = {"code": "audit-too-large", "detail": f"steps: {why}", "errors": [{"parameter": "steps", "message": why}]}
+    with scripted(answer(problem, 422)) as service:
+        ended = here("audit", JOB, "--steps", "99999", env=env_of(service))
+    assert (ended.returncode, ended.stderr.count(why)) == (2, 1)
+
+
 def test_an_interrupt_leaves_the_check_running() -> None:
     with scripted(answer(WAITING, 202), answer(RUNNING)) as service:
         process = subprocess.Popen(

@@ -71,7 +71,8 @@ def report(error: TraindError) -> None:
 
 def _report_api_error(error: ApiError) -> None:
     for p in error.problems:
-        output.note(f"  {p.pointer}: {p.message}" if p.pointer else f"  {p.message}")
+        if p.pointer or p.message not in str(error):
+            output.note(f"  {p.pointer}: {p.message}" if p.pointer else f"  {p.message}")
     fix = {
         "unreachable": "is it running? `traind up` starts a service here; TRAIND_URL says where another one is",
         "unauthenticated": "set TRAIND_API_KEY to a key of this service",
