@@ -239,6 +239,7 @@ _WORKER: Json = {
     "jobs": [
         {
             "id": JOB_ID,
+            "kind": "train",
             "name": SPEC["name"],
             "attempt": 1,
             "phase": "train",

@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.queries import ShownState, WorkerState
-from jobs.states import Outcome
+from jobs.states import Kind, Outcome
 
 NonFinite = Literal["nan", "inf", "-inf"]
 
@@ -378,9 +378,11 @@ class Metrics(Answer):
 
 
 class HeldJob(Answer):
-    """A running job of yours, and how far it is."""
+    """A running job or check of yours, and how far it is."""
 
     id: UUID
+    kind: Kind
+    """`train` is a job, the others are checks; `link` leads to either."""
     name: str | None
     attempt: int
     phase: str | None

@@ -213,6 +213,7 @@ def _progress(job: JobRow) -> Progress:
 def _held_view(job: queries.HeldJob) -> HeldJob:
     return HeldJob(
         id=job.id,
+        kind=job.kind,
         name=job.name,
         attempt=job.attempt,
         phase=job.phase,
@@ -220,7 +221,7 @@ def _held_view(job: queries.HeldJob) -> HeldJob:
         total_steps=job.total_steps,
         rate_steps_per_second=job.rate_steps_per_second,
         lease_left_seconds=round(job.lease_left_seconds, 3),
-        link=job_path(job.id),
+        link=job_path(job.id) if job.kind is Kind.TRAIN else check_path(job.id),
     )
 
 

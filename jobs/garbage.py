@@ -76,18 +76,17 @@ def _abandoned(grace_seconds: float) -> Select[int, int, int]:
 
 
 def _unnamed(grace_seconds: float) -> Select[int]:
-    return select(blob.c.id).where(blob.c.created_at < after(-grace_seconds), ~_named())
+    return select(blob.c.id).where(blob.c.created_at < after(-grace_seconds), *_unnamed_blob())
 
 
 def _condemned() -> Select[int]:
-    return select(blob.c.id).where(blob.c.state == "deleting", ~_named()).order_by(blob.c.id)
+    return select(blob.c.id).where(blob.c.state == "deleting", *_unnamed_blob()).order_by(blob.c.id)
 
 
-def _named() -> ColumnElement[bool]:
-    """Whether something names the blob. Who gives blobs another owner adds it here."""
-    return exists().where(checkpoint.c.model_blob_id == blob.c.id) | exists().where(
-        checkpoint.c.state_blob_id == blob.c.id
-    )
+def _unnamed_blob() -> list[ColumnElement[bool]]:
+    """That nothing names the blob. Who gives blobs another owner adds it here."""
+    owners = (checkpoint.c.model_blob_id, checkpoint.c.state_blob_id)
+    return [~exists().where(owner == blob.c.id) for owner in owners]
 
 
 def _measure(conn: Connection, blob_ids: Select[int]) -> tuple[int, int]:

@@ -199,6 +199,7 @@ job = Table(
         postgresql_where=text("state = 'queued'"),
     ),
     Index("ix_job_running", "id", postgresql_where=text("state = 'running'")),
+    Index("ix_job_worker_id", "worker_id", postgresql_where=text("worker_id IS NOT NULL")),
     Index("ix_job_labels", "labels", postgresql_using="gin"),
     postgresql_with={"fillfactor": 70},  # room for HOT updates: heartbeats and progress touch no indexed column
     comment="The truth about a job. Progress and summary are columns here, so lists never read raw points.",
@@ -222,6 +223,7 @@ attempt = Table(
     PrimaryKeyConstraint("job_id", "number"),
     CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended"),
     CheckConstraint(_one_of("outcome", list(Outcome)), name="outcome"),
+    Index("ix_attempt_worker_id", "worker_id"),
     comment="One execution of a job. `log` is the end of what its trainer printed.",
 )
 
@@ -332,6 +334,7 @@ checkpoint = Table(
     ForeignKeyConstraint(["job_id", "attempt"], ["attempt.job_id", "attempt.number"], ondelete="CASCADE"),
     CheckConstraint("kind IN ('interval', 'final', 'pause', 'drain')", name="kind"),
     CheckConstraint("complete = (completed_at IS NOT NULL)", name="complete"),
+    Index("ix_checkpoint_unfinished", "job_id", "attempt", postgresql_where=text("NOT complete")),
     comment="Two blobs, the model's weights and the rest of the training state; readable when complete. `damage` says "
     "why no attempt starts from it any more.",
 )

@@ -162,7 +162,9 @@ class Attempt:
                 self._verdict.decide(ending)
 
     def _over_time(self) -> Ending | None:
-        return over_time(self._pulse - self._started, self._claim.spec.resources.max_runtime_seconds)
+        """A check replays with the spec of its job, whose limit is not for it."""
+        limit = None if self._claim.check else self._claim.spec.resources.max_runtime_seconds
+        return over_time(self._pulse - self._started, limit)
 
     def _stalled(self, pipe: Pipe, uploads: Uploads) -> Ending | None:
         return stalled(

@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 _END_FORMER = text("""
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE pid = :pid AND application_name = :name AND datname = current_database()
+    WHERE application_name = :name AND datname = current_database() AND pid <> pg_backend_pid()
 """)
 
 
@@ -68,7 +68,6 @@ class Heartbeat:
         self._verdict = verdict
         self._wishes = wishes
         self._alive = alive
-        self._backend_pid: int | None = None
         self._pause = FIRST_PAUSE_SECONDS
         self._woken, self._wake = os.pipe()
         self._stopping = threading.Event()
@@ -106,19 +105,17 @@ class Heartbeat:
         if self._stopping.is_set():
             return
         self._renew(conn)
-        self._backend_pid = driver.info.backend_pid
-        hold(conn, self._lease, backend_pid=self._backend_pid)
+        hold(conn, self._lease, backend_pid=driver.info.backend_pid)
         while not self._stopping.is_set():
             self._listen(driver)
             if self._alive():
                 self._renew(conn)
 
     def _take_lock(self, conn: Connection) -> None:
-        """Take the lease's lock, from our own former connection where the server has not missed it yet."""
+        """Take the lease's lock, from a former connection of our own where the server has not missed it yet."""
         key = lease_lock_key(self._host.cluster_id, self._lease)
         while not conn.execute(select(func.pg_try_advisory_lock(key))).scalar_one():
-            former = {"pid": self._backend_pid, "name": holder_name(self._host.worker_id)}
-            conn.execute(_END_FORMER, former)
+            conn.execute(_END_FORMER, {"name": holder_name(self._host.worker_id)})
             if self._stopping.wait(FIRST_PAUSE_SECONDS):
                 return
 
@@ -143,6 +140,6 @@ class Heartbeat:
             selector.register(self._woken, selectors.EVENT_READ)
             selector.register(driver.fileno(), selectors.EVENT_READ)
             while (left := due - time.monotonic()) > 0 and not self._stopping.is_set():
-                selector.select(left)
                 if any(notify.payload == str(self._lease.job_id) for notify in driver.notifies(timeout=0)):
                     return
+                selector.select(left)

@@ -33,7 +33,9 @@ from traind.spec import Resolved
 
 MAX_AUDIT_STEPS = 10_000
 MAX_AUDIT_WORK = 10**12
-"""n_parameters x batch_size x steps: about a minute of a small machine."""
+"""n_parameters x samples of a batch x steps: about a minute of a small machine."""
+MIN_AUDIT_SAMPLES = 64
+"""So many are counted of a smaller batch: the update and the comparison of each step cost as much."""
 
 _COPIED = (
     "project_id",
@@ -176,12 +178,13 @@ def _fingerprints(conn: Connection, subject: AnyRow, from_step: int) -> tuple[di
 
 
 def _check_work(resolved: Resolved, steps: int) -> None:
-    a_step = resolved.n_parameters * resolved.batch_size
+    samples = max(resolved.batch_size, MIN_AUDIT_SAMPLES)
+    a_step = resolved.n_parameters * samples
     if a_step * steps <= MAX_AUDIT_WORK:
         return
     most = MAX_AUDIT_WORK // a_step
     raise AuditTooLarge(
-        f"an audit of {steps:,} steps computes {resolved.n_parameters:,} parameters x {resolved.batch_size:,} samples "
+        f"an audit of {steps:,} steps computes {resolved.n_parameters:,} parameters x {samples:,} samples "
         f"x {steps:,} steps = {a_step * steps:,}; at most {MAX_AUDIT_WORK:,} are done; "
         + (f"ask for at most {most:,} steps" if most else "even one step is too large; audit a smaller job")
     )

@@ -147,23 +147,24 @@ def set_aside(conn: Connection, lease: Lease, *, checkpoint_id: int, damage: str
     `damage` says what is wrong with it, in its row and in an event; no attempt will start from it any more. Repeating
     it changes nothing. Raises Fenced.
     """
-    row = lock(conn, lease)
-    mark_damaged(conn, row, checkpoint_id=checkpoint_id, damage=damage)
-    point = resume_point(conn, lease.job_id)
-    conn.execute(update(job).where(job.c.id == lease.job_id).values(version=job.c.version + 1, **point.columns()))
+    point = step_back(conn, lock(conn, lease), checkpoint_id=checkpoint_id, damage=damage)
     ident = point.checkpoint.id if point.checkpoint else None
     mine = (attempt.c.job_id == lease.job_id) & (attempt.c.number == lease.attempt)
     conn.execute(update(attempt).where(mine).values(from_step=point.step, from_checkpoint_id=ident))
     return point
 
 
-def mark_damaged(conn: Connection, row: AnyRow, *, checkpoint_id: int, damage: str) -> None:
-    """Let no attempt of the locked job start from this checkpoint any more, and say so in an event, once."""
+def step_back(conn: Connection, row: AnyRow, *, checkpoint_id: int, damage: str) -> ResumePoint:
+    """Put the locked job back to the checkpoint before this one, from which no attempt starts any more; repeatable."""
     whole = (checkpoint.c.id == checkpoint_id) & (checkpoint.c.job_id == row.id) & checkpoint.c.damage.is_(None)
     marked = update(checkpoint).where(whole).values(damage=clean_text(damage)).returning(checkpoint.c.step)
     step = conn.execute(marked).scalar_one_or_none()
+    point = resume_point(conn, row.id)
     if step is not None:
-        note(conn, row, "checkpoint-damaged", {"checkpoint": checkpoint_id, "step": step, "damage": damage})
+        event = {"checkpoint": checkpoint_id, "step": step, "damage": damage, "back_to_step": point.step}
+        note(conn, row, "checkpoint-damaged", event)
+    conn.execute(update(job).where(job.c.id == row.id).values(version=job.c.version + 1, **point.columns()))
+    return point
 
 
 def _differences_before(conn: Connection, job_id: UUID, step: int) -> tuple[str, ...]:

@@ -98,11 +98,12 @@ def _fix(resolved: Resolved, spec: JobSpec, device: Literal["cpu", "cuda"], thre
 
 def _start(conn: Connection, row: AnyRow, claimed: Claim, point: ResumePoint, lease_seconds: float) -> None:
     number, from_step = claimed.lease.attempt, claimed.from_step
+    origin = claimed.checkpoint.id if claimed.checkpoint else None
     move(
         conn,
         row,
         State.RUNNING,
-        {"worker": str(claimed.worker_id), "from_step": from_step},
+        {"worker": str(claimed.worker_id), "from_step": from_step, "checkpoint": origin},
         attempt=number,
         lease_token=claimed.lease.token,
         lease_until=after(lease_seconds),
@@ -120,6 +121,6 @@ def _start(conn: Connection, row: AnyRow, claimed: Claim, point: ResumePoint, le
             lease_token=claimed.lease.token,
             worker_id=claimed.worker_id,
             from_step=from_step,
-            from_checkpoint_id=claimed.checkpoint.id if claimed.checkpoint else None,
+            from_checkpoint_id=origin,
         )
     )

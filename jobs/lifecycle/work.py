@@ -18,9 +18,9 @@ from jobs.lifecycle.checkpoints import (
     CheckpointRef,
     begin_checkpoint,
     complete_checkpoint,
-    mark_damaged,
     put_chunk,
     set_aside,
+    step_back,
 )
 from jobs.lifecycle.crash import RELEASED, after_crash, after_drain, end_attempt
 from jobs.lifecycle.lease import Fenced, Lease, after, clock, fence, fenced, lock, owned
@@ -83,17 +83,20 @@ def record_metrics(
 
 
 def record_fingerprint(conn: Connection, lease: Lease, fingerprint: dict[str, Any]) -> None:
-    """What the bits of this attempt depend on: versions, device, threads, data. Its event `ready` says that all is
-    loaded and the first batch is next; once, however often it is repeated. "differences", from what the checkpoint was
-    taken with, make the job's resume no exact one.
+    """What the bits of this attempt depend on: versions, device, threads, data; once, however often it is repeated.
+
+    Its event `ready` says that all is loaded, from where it goes on, and that the first batch is next. "differences",
+    from what the checkpoint was taken with, make the job's resume no exact one.
     """
     row = lock(conn, lease)
     mine = (attempt.c.job_id == lease.job_id) & (attempt.c.number == lease.attempt)
     first = update(attempt).where(mine, attempt.c.fingerprint.is_(None)).values(fingerprint=pack(fingerprint))
-    if conn.execute(first).rowcount == 0:
+    began = conn.execute(first.returning(attempt.c.from_step, attempt.c.from_checkpoint_id)).one_or_none()
+    if began is None:
         return
     differences = pack(fingerprint.get("differences", []))
-    note(conn, row, "ready", {"differences": differences})
+    origin = {"from_step": began.from_step, "checkpoint": began.from_checkpoint_id}
+    note(conn, row, "ready", origin | {"differences": differences})
     if differences:
         known = dict.fromkeys([*row.resume_differences, *differences])
         changes = {"resume_differences": list(known), "version": job.c.version + 1}
@@ -143,7 +146,7 @@ def crash(
     except Fenced:
         return _left_before(conn, lease, {Outcome.CRASHED})
     if damaged is not None:
-        mark_damaged(conn, row, checkpoint_id=damaged, damage=error["message"])
+        step_back(conn, row, checkpoint_id=damaged, damage=error["message"])
     return after_crash(conn, row, Outcome.CRASHED, error=error, log=log)
 
 

@@ -9,12 +9,12 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Double, Row, case, func, select
+from sqlalchemy import ColumnElement, Connection, Double, Row, Select, case, func, select
 
 from jobs.documents import unpack_floats
 from jobs.lifecycle.lease import clock
 from jobs.lifecycle.workers import SEEN_SECONDS
-from jobs.states import State
+from jobs.states import Kind, State
 from jobs.tables import job, worker
 
 SILENT_SECONDS = 4 * SEEN_SECONDS
@@ -29,9 +29,10 @@ class WorkerState(StrEnum):
 
 @dataclass(frozen=True)
 class HeldJob:
-    """A running job and how far it is; `lease_left_seconds` is negative where the lease ran out."""
+    """A running job or check and how far it is; `lease_left_seconds` is negative where the lease ran out."""
 
     id: UUID
+    kind: Kind
     name: str | None
     attempt: int
     phase: str | None
@@ -91,8 +92,12 @@ def _seconds(interval: ColumnElement[Any]) -> ColumnElement[float]:
 def _held(conn: Connection, worker_ids: Sequence[UUID]) -> dict[UUID, list[Row[Any]]]:
     j = job.c
     left = _seconds(j.lease_until - clock()).label("left")
-    columns = (j.id, j.name, j.project_id, j.worker_id, j.attempt, j.phase, j.observed_step, j.total_steps, j.summary)
-    query = select(*columns, left).where(j.state == State.RUNNING, j.worker_id.in_(worker_ids)).order_by(j.id)
+    columns = (j.id, j.kind, j.name, j.project_id, j.worker_id, j.attempt, j.phase)
+    query: Select[Any] = (
+        select(*columns, j.observed_step, j.total_steps, j.summary, left)
+        .where(j.state == State.RUNNING, j.worker_id.in_(worker_ids))
+        .order_by(j.id)
+    )
     held: dict[UUID, list[Row[Any]]] = {}
     for row in conn.execute(query):
         held.setdefault(row.worker_id, []).append(row)
@@ -120,6 +125,7 @@ def _worker(row: Row[Any], held: Sequence[Row[Any]], project_id: int | None) -> 
 def _job(row: Row[Any]) -> HeldJob:
     return HeldJob(
         id=row.id,
+        kind=Kind(row.kind),
         name=row.name,
         attempt=row.attempt,
         phase=row.phase,

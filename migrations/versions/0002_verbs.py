@@ -11,7 +11,9 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """A worker of the release before cannot claim such a job: it would go on from a checkpoint instead."""
+    """A worker of the release before cannot claim such a job, and claims no other while it is the best one due: it
+    would go on from a checkpoint instead. Upgrade the workers before the api.
+    """
     op.execute(
         """
 ALTER TABLE job

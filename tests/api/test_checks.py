@@ -84,6 +84,9 @@ def test_a_check_from_request_to_result(project: Project, job: dict[str, Any]) -
         record_progress(conn, lease, phase="train", step=7, summary={})
     running = project.http.get(check["links"]["self"]).json()
     assert (running["state"], running["phase"], running["steps_done"]) == ("running", "train", 2)
+    workers = project.http.get("/v1/workers").json()["workers"]
+    (held,) = [held for worker in workers for held in worker["jobs"] if held["id"] == check["id"]]
+    assert (held["kind"], held["link"]) == ("verify", check["links"]["self"])
     end(project, lease, VERIFIED)
     done = project.http.get(check["links"]["self"]).json()
     assert (done["state"], done["phase"]) == ("succeeded", None)

@@ -53,7 +53,7 @@ def test_a_claim_starts_an_attempt(engine: Engine, project_id: int) -> None:
     with engine.connect() as conn:
         data = conn.execute(select(job_event.c.data).where(job_event.c.kind == "started")).scalar_one()
         left = conn.execute(select(job.c.lease_until - func.clock_timestamp()).where(job.c.id == job_id)).scalar_one()
-    assert data == {"worker": str(worker), "from_step": 0}
+    assert data == {"worker": str(worker), "from_step": 0, "checkpoint": None}
     assert 50 < left.total_seconds() <= 60
 
 

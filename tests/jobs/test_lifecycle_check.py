@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, func, select, update
 
 from jobs.errors import AuditTooLarge, CheckpointNotComplete, IdempotencyConflict, NotFound
-from jobs.lifecycle.check import MAX_AUDIT_WORK, request_audit, request_verify
+from jobs.lifecycle.check import MAX_AUDIT_WORK, MIN_AUDIT_SAMPLES, request_audit, request_verify
 from jobs.lifecycle.claim import Claim
 from jobs.lifecycle.lease import Lease
 from jobs.lifecycle.work import begin_checkpoint, crash, finish, record_fingerprint, requeue
@@ -246,6 +246,6 @@ def test_what_cannot_be_checked(engine: Engine, project_id: int) -> None:
     for no_job in (check_id, UUID(int=0)):
         with pytest.raises(NotFound), engine.begin() as conn:
             request_audit(conn, project_id=project_id, job_id=no_job, steps=5)
-    most = MAX_AUDIT_WORK // (RESOLVED.n_parameters * RESOLVED.batch_size)
+    most = MAX_AUDIT_WORK // (RESOLVED.n_parameters * MIN_AUDIT_SAMPLES)
     with pytest.raises(AuditTooLarge, match=f"at most {most:,} steps"), engine.begin() as conn:
         request_audit(conn, project_id=project_id, job_id=job_id, steps=most + 1)

@@ -64,7 +64,10 @@ def test_the_attempt_starts_from_the_one_before_and_then_from_the_start(engine: 
     assert (attempt.from_step, attempt.from_checkpoint_id) == (10, point.checkpoint.id if point.checkpoint else None)
     assert visible(engine, job_id) == list(range(1, 11))
 
-    assert mark(engine, claimed.lease, point.checkpoint) == ResumePoint()
+    twenty, ten = claimed.checkpoint, point.checkpoint
+    assert twenty is not None
+    assert ten is not None
+    assert mark(engine, claimed.lease, ten) == ResumePoint()
     row, attempt = job_row(engine, job_id), attempts(engine, job_id)[-1]
     assert (row.observed_step, row.saved_step, row.summary, row.crash_count) == (0, None, {}, 1)
     assert (attempt.from_step, attempt.from_checkpoint_id) == (0, None)
@@ -72,6 +75,10 @@ def test_the_attempt_starts_from_the_one_before_and_then_from_the_start(engine: 
     assert events(engine, job_id)[-3:] == ["started", "checkpoint-damaged", "checkpoint-damaged"]
     told = [(data["step"], data["damage"]) for data in data_of(engine, job_id, "checkpoint-damaged")]
     assert told == [(20, "torn\ufffd"), (10, "torn\ufffd")]
+    ready(engine, claimed.lease)
+    started, began = (data_of(engine, job_id, kind)[-1] for kind in ("started", "ready"))
+    assert (started["from_step"], started["checkpoint"]) == (20, twenty.id)
+    assert began == {"from_step": 0, "checkpoint": None, "differences": []}
     with engine.connect() as conn:
         assert checkpoints(conn, project_id, job_id) == []
         both = checkpoints(conn, project_id, job_id, attempts="all")
@@ -118,7 +125,8 @@ def test_a_crash_that_damage_caused_sets_it_aside_once(engine: Engine, project_i
     for _ in range(2):
         with engine.begin() as conn:
             assert crash(conn, claimed.lease, error=ERROR, log=None, damaged=claimed.checkpoint.id) == "queued"
-    assert job_row(engine, job_id).crash_count == 2
+    row = job_row(engine, job_id)
+    assert (row.crash_count, row.saved_step, row.observed_step) == (2, 10, 10)
     assert events(engine, job_id)[-2:] == ["checkpoint-damaged", "requeued"]
     now_due(engine, job_id)
     assert start(engine).from_step == 10
@@ -156,7 +164,7 @@ def test_another_machine_makes_the_resume_inexact_until_its_steps_are_trained_ag
         ready(engine, second, TWO)
     row = job_row(engine, job_id)
     assert (resumed(row), row.version) == ([TWO], before + 1)
-    assert data_of(engine, job_id, "ready")[-1] == {"differences": [TWO]}
+    assert data_of(engine, job_id, "ready")[-1]["differences"] == [TWO]
     end(engine, second, "give up")
 
     third = start(engine)

@@ -75,6 +75,12 @@ def test_an_idle_worker_has_a_line_and_two_jobs_have_two(here: Here) -> None:
     assert third.endswith("1 min 20 s")
 
 
+def test_a_check_is_no_job(here: Here) -> None:
+    held = {"id": "019a9d2d-4a62", "kind": "verify", "step": 5, "total_steps": 9, "lease_left_seconds": 3.0}
+    _, line = shown(here, [WORKER | {"busy": 1, "jobs": [held]}])
+    assert " verify 019a9d2d-4a62 " in line
+
+
 def test_stopped_ones_are_asked_for_with_all(here: Here) -> None:
     for arguments, wanted in (((), "stopped=false"), (("--all",), "stopped=true")):
         with scripted(answer({"workers": []})) as service:

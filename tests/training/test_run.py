@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,8 @@ def test_what_is_finite_passes_even_where_a_sum_overflows() -> None:
     model.bias.grad[1] = torch.nan
     with pytest.raises(Divergence, match=r"the gradient \(bias\) became non-finite in step 7"):
         check_step(model, [p.grad for p in model.parameters()], 7, 0.5)
+    with pytest.raises(Divergence, match=r"the loss \(bias\) became non-finite in step 7"):
+        check_step(model, (), 7, nan)
 
 
 def test_a_validation_loss_that_overflows_is_a_divergence(tmp_path: Path) -> None:

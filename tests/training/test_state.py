@@ -91,6 +91,17 @@ def test_files_of_two_checkpoints_are_not_mixed(tmp_path: Path) -> None:
         restore(mixed, model, Adam(model.parameters()))
 
 
+def test_memory_that_was_refused_is_no_unfit_checkpoint(tmp_path: Path) -> None:
+    message, model = save(nn.Linear(2, 2), tmp_path), nn.Linear(2, 2)
+
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    model.register_load_state_dict_pre_hook(refuse)
+    with pytest.raises(torch.OutOfMemoryError):
+        restore(files(message), model, Adam(model.parameters()))
+
+
 @pytest.mark.parametrize("other", [lambda: nn.Linear(3, 2), lambda: nn.Sequential(nn.Linear(2, 2))])
 def test_a_checkpoint_of_another_model_is_refused(other: Callable[[], nn.Module], tmp_path: Path) -> None:
     message, model = save(nn.Linear(2, 2), tmp_path), other()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from worker.training.errors import CheckpointCorrupt
+from worker.training.errors import CheckpointCorrupt, CheckpointUnreadable
 from worker.training.tensor_file import DTYPES, read_tensors, write_tensors
 
 TENSORS = {
@@ -90,10 +90,16 @@ def test_a_torn_file_is_refused(part: float, tmp_path_factory: pytest.TempPathFa
         read_tensors(path)
 
 
-def test_a_foreign_or_missing_file_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"t": torch.ones(1)}, tmp_path / "foreign")
-    for path in (tmp_path / "foreign", tmp_path / "missing"):
-        with pytest.raises(CheckpointCorrupt, match="cannot be read as a checkpoint"):
-            read_tensors(path)
+    with pytest.raises(CheckpointCorrupt, match="cannot be read as a checkpoint"):
+        read_tensors(tmp_path / "foreign")
+
+
+@pytest.mark.parametrize("name", ["missing", "folder"])
+def test_a_file_that_cannot_be_read_is_no_damage(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(CheckpointUnreadable, match="cannot be read"):
+        read_tensors(tmp_path / name)

@@ -188,6 +188,17 @@ def test_a_check_whose_worker_dies_goes_on_elsewhere(service: Service, start: St
     assert service.job(check).crash_count == 1
 
 
+@pytest.mark.usefixtures("shared_worker")
+def test_a_check_may_take_longer_than_its_job(service: Service) -> None:
+    (checkpoint,) = trained(service, LASTING)
+    limit = "UPDATE job SET spec = jsonb_set(spec, '{resources,max_runtime_seconds}', '1') WHERE id = :job RETURNING id"
+    service.rows(limit, job=checkpoint.job_id)
+    check = ask_verify(service, checkpoint.id)
+    assert result(service, check)["equal"]
+    row = service.job(check)
+    assert (row.finished_at - row.started_at).total_seconds() > 1
+
+
 def test_a_check_is_cancelled_at_once(service: Service, shared_worker: Worker) -> None:
     (checkpoint,) = trained(service, LASTING)
     check = ask_verify(service, checkpoint.id)

@@ -22,7 +22,7 @@ HEADERS = (
 NUMBERS = (6, 8, 10, 11, 12)
 ID_SHOWN = 8
 JOB_SHOWN = 13
-"""Enough for the other commands, and the line stays short."""
+"""Enough for the other commands, and the line stays short; of a check they want all."""
 BUSY = "(another project's)"
 
 
@@ -60,4 +60,5 @@ def _who(worker: Worker) -> tuple[object, ...]:
 def _held(job: HeldJob) -> tuple[object, ...]:
     step = f"{job.step}/{job.total_steps}"
     left = "ran out" if job.lease_left_seconds <= 0 else duration(job.lease_left_seconds)
-    return (job.id[:JOB_SHOWN], job.attempt, job.phase, step, number(job.rate_steps_per_second), left)
+    shown = job.id[:JOB_SHOWN] if job.kind == "train" else f"{job.kind} {job.id}"
+    return (shown, job.attempt, job.phase, step, number(job.rate_steps_per_second), left)

@@ -259,9 +259,10 @@ class Metrics(Answer):
 
 
 class HeldJob(Answer):
-    """A running job that a worker holds, and how far it is."""
+    """A running job that a worker holds, or a check (`kind` verify or audit), and how far it is."""
 
     id: str
+    kind: str = "train"
     name: str | None = None
     attempt: int = 0
     phase: str | None = None

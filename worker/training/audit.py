@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -60,21 +61,20 @@ def audit(job: TrainerJob, task: Audit, emit: Emit, control: Control) -> None:
 class _Pass:
     """What a pass left: its tensors, a CRC-32 of the weights after each step, and why it ended early."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self) -> None:
         self.crcs: list[int] = []
         self.ended: str | None = None
         self.tensors = Tensors()
 
-    def note_step(self) -> None:
+    def note_step(self, model: nn.Module) -> None:
         crc = 0
-        for parameter in self._session.model.parameters():
+        for parameter in model.parameters():
             crc = zlib.crc32(flat(parameter).view(torch.uint8).numpy().data, crc)
         self.crcs.append(crc)
 
-    def keep(self) -> None:
-        model, _ = model_tensors(self._session.model)
-        state = state_tensors(self._session.model, self._session.optimizer)
+    def keep(self, session: Session) -> None:
+        model, _ = model_tensors(session.model)
+        state = state_tensors(session.model, session.optimizer)
         kept = {f"model/{name}": tensor for name, tensor in model.items()}
         kept |= {f"state/{name}": tensor for name, tensor in state.items() if not name.startswith("rng/")}
         self.tensors = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
@@ -92,9 +92,10 @@ def _pass(
     session, _ = prepare(job, emit, build=build)
     if done == 0:
         emit(Ready(session.fingerprint, job.resolved.n_parameters, 0, []))
-    left = _Pass(session)
-    left.ended = replay(job, session, emit, control, to_step=steps, done=done, on_step=left.note_step)
-    left.keep()
+    left = _Pass()
+    note = partial(left.note_step, session.model)
+    left.ended = replay(job, session, emit, control, to_step=steps, done=done, on_step=note)
+    left.keep(session)
     return left
 
 

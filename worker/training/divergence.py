@@ -5,7 +5,7 @@ It ends the run as an outcome, never as an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import isfinite
 from typing import Any, Literal
 
@@ -56,13 +56,18 @@ def check_step(model: nn.Module, gradients: Iterable[Tensor | None], step: int, 
     A finite sum proves a tensor finite and is quick; only another sum (which may overflow) is looked into.
     """
     if not isfinite(loss):
-        raise Divergence("loss", step, first_non_finite(model.named_parameters()))
+        raise Divergence(
+            "loss", step, first_non_finite(model.named_parameters()) or first_non_finite(_gradients(model))
+        )
     for gradient in gradients:
         if gradient is not None and not isfinite(gradient.sum().item()):
-            named = ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
-            if tensor := first_non_finite(named):
+            if tensor := first_non_finite(_gradients(model)):
                 raise Divergence("gradient", step, tensor)
             return
+
+
+def _gradients(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
 
 
 def check_parameters(model: nn.Module, step: int) -> None:

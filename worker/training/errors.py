@@ -6,6 +6,7 @@ TraindError
     │   └── DownloadFailed      dataset-unavailable      (retryable) the address did not answer
     ├── DatasetCorrupt          dataset-corrupt          found, but not what it should be
     ├── CheckpointCorrupt       checkpoint-corrupt       torn, or changed since it was written
+    ├── CheckpointUnreadable    checkpoint-unreadable    (retryable) this machine cannot read its file
     ├── CheckpointUnfit         checkpoint-unfit         whole, but of another model
     ├── ScratchFull             scratch-full             (retryable) no room for a checkpoint's files
     ├── DeviceUnavailable       device-unavailable       (retryable) cuda asked for, no GPU here
@@ -35,6 +36,11 @@ class DatasetCorrupt(TrainingError):
 
 class CheckpointCorrupt(TrainingError):
     code = "checkpoint-corrupt"
+
+
+class CheckpointUnreadable(TrainingError):
+    code = "checkpoint-unreadable"
+    retryable = True
 
 
 class CheckpointUnfit(TrainingError):

@@ -114,8 +114,8 @@ def _due(step: int, *, last: bool, every: int | None, control: Control) -> Check
     """The kind of checkpoint to take at this safe point, if any."""
     if last:
         return "final"
-    if control.stop is not None:
-        return control.stop
+    if (stop := control.stop) is not None:
+        return stop
     return "interval" if every is not None and step % every == 0 else None
 
 

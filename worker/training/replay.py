@@ -47,8 +47,8 @@ def replay(
                 on_step()
             if session.step == to_step:
                 break
-            if control.stop is not None:
-                raise Interrupted(control.stop, done + session.step)
+            if (stop := control.stop) is not None:
+                raise Interrupted(stop, done + session.step)
     except Divergence as divergence:
         return str(divergence)
     finally:

@@ -73,6 +73,8 @@ def restore(files: CheckpointFiles, model: nn.Module, optimizer: Optimizer) -> D
         if "rng/cuda" in state and _on_gpu(model):
             torch.cuda.set_rng_state(state["rng/cuda"])
     except (KeyError, RuntimeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError) or "can't allocate memory" in str(error):
+            raise
         raise CheckpointUnfit(f"{files.state_path} does not fit this job: {error}") from error
     return document
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from worker.training.errors import CheckpointCorrupt
+from worker.training.errors import CheckpointCorrupt, CheckpointUnreadable
 
 DTYPES = {
     torch.float64: "F64",
@@ -63,9 +63,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], document: dict[str, An
 
 
 def read_tensors(path: Path, *, check_crc: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the document of a file that `write_tensors` made. Raises CheckpointCorrupt.
+    """The tensors and the document of a file that `write_tensors` made.
 
-    Without `check_crc` also of one whose tensors were damaged since, if it still is such a file.
+    Raises CheckpointCorrupt, or CheckpointUnreadable where the machine is at fault and not the file. Without
+    `check_crc` also of a file whose tensors were damaged since, if it still is such a file.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -74,7 +75,9 @@ def read_tensors(path: Path, *, check_crc: bool = True) -> tuple[dict[str, Tenso
                 _check_crc(path, document["crc32"])
             # clone: get_tensor's memory is the mapped file's, unaligned and gone with it
             return {name: file.get_tensor(name).clone() for name in file.keys()}, document  # noqa: SIM118, no dict
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except OSError as error:
+        raise CheckpointUnreadable(f"{path} cannot be read: {error}") from error
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointCorrupt(f"{path} cannot be read as a checkpoint: {error}") from error
 
 

@@ -100,7 +100,11 @@ def _read(files: CheckpointFiles, part: FilePart) -> tuple[Tensors, Document]:
 
 
 def _without(document: Document) -> Document:
-    return {key: value for key, value in document.items() if key not in _APART}
+    """Of a watched streak not the checkpoint before it either: a replay takes none."""
+    kept = {key: value for key, value in document.items() if key not in _APART}
+    if watch := kept.get("watch"):
+        kept["watch"] = {name: streak | {"good": None} for name, streak in watch.items()}
+    return kept
 
 
 def _different_tensors(part: FilePart, stored: Tensors, replayed: Tensors) -> list[dict[str, Any]]:
