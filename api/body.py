@@ -1,7 +1,7 @@
 """The body of a request as strict JSON (RFC 8259), within limits.
 
 Read by ourselves, because every refusal must name what is wrong: type, length, syntax, repeated names. Called by
-the endpoint that accepts a spec; those that read no body refuse one.
+the endpoint that accepts a spec; the other POSTs refuse a body.
 """
 
 from __future__ import annotations
@@ -40,6 +40,13 @@ async def no_body(request: Request) -> None:
     """Raises InvalidParameter where a body came: what it wishes for would be passed over in silence."""
     if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
         raise InvalidParameter.named("body", "is not read here; parameters go into the query")
+
+
+async def no_input(request: Request) -> None:
+    """As `no_body`, where the query has no parameters either."""
+    await no_body(request)
+    for name in request.query_params:
+        raise InvalidParameter.named(name, "there is no such parameter")
 
 
 def parse(body: bytes) -> Any:

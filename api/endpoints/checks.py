@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Reader, Writer
-from api.body import no_body
+from api.body import no_body, no_input
 from api.conditional import IfNoneMatch, matches
 from api.endpoints.checkpoints import CheckpointId
 from api.endpoints.jobs import NOT_MODIFIED, IdempotencyKey
@@ -59,7 +59,7 @@ class CheckFilter(BaseModel):
     summary="Verify a checkpoint by a replay",
     response_description="The check waits for a worker.",
     responses=problems("not-found", "checkpoint-incomplete", "idempotency-conflict", "invalid-parameter"),
-    dependencies=[Depends(no_body)],
+    dependencies=[Depends(no_input)],
 )
 def verify_checkpoint(
     caller: Writer,
@@ -138,7 +138,8 @@ def get_check(
     "/checks/{check_id}/cancel",
     operation_id="cancel_check",
     summary="Cancel a check",
-    responses=_CANCELLING | problems("not-found", "state-conflict"),
+    responses=_CANCELLING | problems("not-found", "state-conflict", "invalid-parameter"),
+    dependencies=[Depends(no_input)],
 )
 def cancel_check(caller: Writer, service: ServiceDep, check_id: UUID, response: Response) -> Check:
     """As for a job: at once where it waits, `cancelling` for a moment where it runs. May be repeated."""

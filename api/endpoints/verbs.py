@@ -1,4 +1,4 @@
-"""What can be asked of a job: cancel, pause, resume, retry. Each may be repeated."""
+"""What can be asked of a job: cancel, pause, resume, retry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Writer
-from api.body import no_body
+from api.body import no_body, no_input
 from api.openapi import Responses, problems
 from api.schemas import Job
 from api.service import Service, ServiceDep
@@ -46,7 +46,8 @@ class RetryQuery(BaseModel):
     "/{job_id}/cancel",
     operation_id="cancel_job",
     summary="Cancel a job",
-    responses=TOLD | problems("not-found", "state-conflict"),
+    responses=TOLD | problems("not-found", "state-conflict", "invalid-parameter"),
+    dependencies=[Depends(no_input)],
 )
 def cancel_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Response) -> Job:
     """A job that waits is cancelled at once; one that runs is `cancelling` for a moment."""
@@ -57,7 +58,8 @@ def cancel_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Resp
     "/{job_id}/pause",
     operation_id="pause_job",
     summary="Pause a job",
-    responses=TOLD | problems("not-found", "state-conflict"),
+    responses=TOLD | problems("not-found", "state-conflict", "invalid-parameter"),
+    dependencies=[Depends(no_input)],
 )
 def pause_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Response) -> Job:
     """A job that waits is paused at once; one that runs is `pausing` until its checkpoint is complete."""
@@ -68,7 +70,8 @@ def pause_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Respo
     "/{job_id}/resume",
     operation_id="resume_job",
     summary="Resume a paused job",
-    responses=problems("not-found", "state-conflict"),
+    responses=problems("not-found", "state-conflict", "invalid-parameter"),
+    dependencies=[Depends(no_input)],
 )
 def resume_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Response) -> Job:
     """A paused job waits for a worker again; of one that is `pausing` the request is taken back."""

@@ -235,3 +235,15 @@ def test_a_body_is_refused_not_ignored(project: Project, job: dict[str, Any], ve
 def test_unknown_parameters(project: Project, job: dict[str, Any], query: str) -> None:
     _refused(project.http.post(f"{job['links']['audit']}?{query}"), 422, "invalid-parameter")
     _refused(project.http.get(f"{job['links']['checks']}?{query}"), 422, "invalid-parameter")
+
+
+@pytest.mark.parametrize("wish", [{"params": {"at": "step"}}, {"json": {"at": "step"}}], ids=str)
+def test_what_is_asked_of_a_check_besides_is_refused_not_ignored(
+    project: Project, job: dict[str, Any], wish: dict[str, Any]
+) -> None:
+    verify_path = f"/v1/checkpoints/{job['checkpoints'][0]}/verify"
+    check = project.http.post(verify_path).json()
+    for path in (verify_path, check["links"]["cancel"]):
+        _refused(project.http.post(path, **wish), 422, "invalid-parameter")
+    assert project.http.get(check["links"]["self"]).json()["state"] == "queued"
+    assert len(project.http.get(job["links"]["checks"]).json()["checks"]) == 1

@@ -184,3 +184,16 @@ def test_a_wish_that_is_not_understood_changes_nothing(project: Project, wish: d
     answer = project.http.post(job["links"]["retry"], **wish)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-parameter")
     assert project.http.get(job["links"]["self"]).json()["state"] == "failed"
+
+
+@pytest.mark.parametrize("wish", [{"params": {"from": "start"}}, {"json": {"from": "start"}}, {"json": {}}], ids=str)
+@pytest.mark.parametrize("verb", ["cancel", "pause", "resume"])
+def test_a_verb_without_parameters_refuses_any(project: Project, verb: str, wish: dict[str, Any]) -> None:
+    job = project.submit()
+    state = "queued"
+    if verb == "resume":
+        _, state = asked(project, job, "pause")
+    answer = project.http.post(job["links"][verb], **wish)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-parameter")
+    assert answer.json()["errors"][0]["parameter"] == ("from" if "params" in wish else "body")
+    assert project.http.get(job["links"]["self"]).json()["state"] == state
