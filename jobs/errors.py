@@ -19,6 +19,7 @@ Codes are kebab-case and stable.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from jobs.states import ShownState
 from traind.errors import TraindError
@@ -42,16 +43,16 @@ class NotFound(JobsError):
 
 
 class StateConflict(JobsError):
-    """The job's state forbids the verb."""
+    """The state of the job, or of the check, forbids the verb."""
 
     code = "state-conflict"
 
-    def __init__(self, verb: str, state: ShownState, possible: Sequence[str]) -> None:
+    def __init__(self, verb: str, what: Literal["job", "check"], state: ShownState, possible: Sequence[str]) -> None:
         self.verb = verb
         self.state = state
         self.possible = tuple(possible)
         rest = f"; possible now: {', '.join(self.possible)}" if self.possible else ""
-        super().__init__(f"cannot {verb} a job that is {state}{rest}")
+        super().__init__(f"cannot {verb} a {what} that is {state}{rest}")
 
 
 class IdempotencyConflict(JobsError):

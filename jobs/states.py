@@ -135,6 +135,7 @@ FULFILLED = {
 """In which states a verb has nothing left to do, whoever asked. (Resume and retry: see `jobs.lifecycle.asked`.)"""
 
 
-def possible(state: ShownState) -> tuple[str, ...]:
-    """The verbs that do something in `state`."""
-    return tuple(verb for verb, states in VERBS.items() if state in states)
+def possible(state: ShownState, kind: Kind = Kind.TRAIN) -> tuple[str, ...]:
+    """The verbs that do something in `state`; of a check there is only cancel."""
+    verbs = VERBS if kind is Kind.TRAIN else ("cancel",)
+    return tuple(verb for verb in verbs if state in VERBS[verb])

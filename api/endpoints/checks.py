@@ -19,7 +19,7 @@ from api.schemas import Check, CheckList
 from api.service import Service, ServiceDep
 from api.views import check_path, check_view
 from jobs import queries
-from jobs.lifecycle.cancel import request_cancel
+from jobs.lifecycle.cancel import request_cancel_of_check
 from jobs.lifecycle.check import MAX_AUDIT_STEPS, request_audit, request_verify
 from jobs.queries import CheckRow
 
@@ -144,8 +144,7 @@ def get_check(
 def cancel_check(caller: Writer, service: ServiceDep, check_id: UUID, response: Response) -> Check:
     """As for a job: at once where it waits, `cancelling` for a moment where it runs. May be repeated."""
     with service.engine.begin() as connection:
-        queries.get_check(connection, caller.project_id, check_id)
-        state = request_cancel(connection, project_id=caller.project_id, job_id=check_id)
+        state = request_cancel_of_check(connection, project_id=caller.project_id, job_id=check_id)
         check = queries.get_check(connection, caller.project_id, check_id)
     if state == "cancelling":
         service.notify(check_id)

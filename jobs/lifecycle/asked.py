@@ -1,8 +1,9 @@
 """What cancel, pause, resume and retry have in common: the job, its state as users see it, and who asked last.
 
-A verb that was obeyed may be repeated, because its answer may have been lost: the repeat answers the same and changes
-nothing. Cancel and pause are recognised by the state they lead to. A job that runs or waits does not show that it was
-resumed or retried; there the record decides: it is a repeat where that verb was the last one obeyed.
+The answer of a verb that was obeyed may have been lost, so a repeat answers the same and changes nothing, as long as it
+can be told from a new request. Cancel and pause are recognised by the state they lead to. A job that runs or waits does
+not show that it was resumed or retried; there the record decides: it is a repeat where that verb was the last one
+obeyed. Once that job has failed, another retry is a new one.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, select, update
 
 from jobs.errors import NotFound, StateConflict
 from jobs.lifecycle.lease import AnyRow, clock
 from jobs.lifecycle.transitions import note
-from jobs.states import FULFILLED, VERBS, Request, ShownState, State, possible, shown
+from jobs.states import FULFILLED, VERBS, Kind, Request, ShownState, State, possible, shown
 from jobs.tables import job, job_event
 
 _OBEYED = ("cancel-requested", "cancelled", "pause-requested", "pause-withdrawn", "paused", "resumed", "retried")
@@ -23,24 +24,36 @@ _OBEYED = ("cancel-requested", "cancelled", "pause-requested", "pause-withdrawn"
 
 
 def find(conn: Connection, *, project_id: int, job_id: UUID) -> AnyRow:
-    """The job's row, locked until the transaction ends. Raises NotFound for a job that this project does not have."""
-    here = (job.c.id == job_id) & (job.c.project_id == project_id)
-    row = conn.execute(select(job).where(here).with_for_update(key_share=True)).one_or_none()
+    """The job's row, locked until the transaction ends. Raises NotFound for a check, or where this project has none."""
+    row = _locked(conn, project_id, job_id, job.c.kind == Kind.TRAIN)
     if row is None:
         raise NotFound("job", job_id)
     return row
+
+
+def find_check(conn: Connection, *, project_id: int, job_id: UUID) -> AnyRow:
+    """As `find`, of a check."""
+    row = _locked(conn, project_id, job_id, job.c.kind != Kind.TRAIN)
+    if row is None:
+        raise NotFound("check", job_id)
+    return row
+
+
+def _locked(conn: Connection, project_id: int, job_id: UUID, kind: ColumnElement[bool]) -> AnyRow | None:
+    here = (job.c.id == job_id) & (job.c.project_id == project_id) & kind
+    return conn.execute(select(job).where(here).with_for_update(key_share=True)).one_or_none()
 
 
 def shown_state(row: AnyRow) -> ShownState:
     return shown(State(row.state), Request(row.requested))
 
 
-def is_fulfilled(verb: str, state: ShownState) -> bool:
+def is_fulfilled(verb: str, state: ShownState, kind: Kind = Kind.TRAIN) -> bool:
     """Whether nothing is left to do. Raises StateConflict where `state` forbids the verb."""
     if state in FULFILLED.get(verb, ()):
         return True
     if state not in VERBS[verb]:
-        raise StateConflict(verb, state, possible(state))
+        raise StateConflict(verb, "job" if kind is Kind.TRAIN else "check", state, possible(state, kind))
     return False
 
 

@@ -9,9 +9,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from jobs.lifecycle.asked import find, is_fulfilled, request, shown_state
+from jobs.lifecycle.asked import find, find_check, is_fulfilled, request, shown_state
+from jobs.lifecycle.lease import AnyRow
 from jobs.lifecycle.transitions import move
-from jobs.states import Request, ShownState, State
+from jobs.states import Kind, Request, ShownState, State
 
 
 def request_cancel(conn: Connection, *, project_id: int, job_id: UUID) -> ShownState:
@@ -19,9 +20,17 @@ def request_cancel(conn: Connection, *, project_id: int, job_id: UUID) -> ShownS
 
     Raises NotFound for a job that this project does not have, StateConflict for one that ended otherwise.
     """
-    row = find(conn, project_id=project_id, job_id=job_id)
+    return _cancel(conn, find(conn, project_id=project_id, job_id=job_id))
+
+
+def request_cancel_of_check(conn: Connection, *, project_id: int, job_id: UUID) -> ShownState:
+    """As `request_cancel`, of a check."""
+    return _cancel(conn, find_check(conn, project_id=project_id, job_id=job_id))
+
+
+def _cancel(conn: Connection, row: AnyRow) -> ShownState:
     state = shown_state(row)
-    if is_fulfilled("cancel", state):
+    if is_fulfilled("cancel", state, Kind(row.kind)):
         return state
     if row.state == State.RUNNING:
         request(conn, row, Request.CANCEL, "cancel-requested")

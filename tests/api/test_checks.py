@@ -12,6 +12,7 @@ from jobs.lifecycle.work import finish, record_progress
 from jobs.states import State
 from tests.api.project import Project
 from tests.api.test_hostile import _refused
+from tests.jobs.scenario import ERROR
 
 NO_CHECK = "00000000-0000-0000-0000-000000000000"
 VERIFIED = {
@@ -153,9 +154,20 @@ def test_a_check_is_no_job(project: Project, job: dict[str, Any]) -> None:
     assert [found["id"] for found in project.http.get("/v1/jobs").json()["jobs"]] == [job["id"]]
     for name in ("", "/events", "/attempts", "/metrics", "/checkpoints", "/checks"):
         _refused(project.http.get(f"/v1/jobs/{check['id']}{name}"), 404, "not-found")
-    for verb in ("cancel", "audit"):
+    for verb in ("cancel", "pause", "resume", "retry", "audit"):
         _refused(project.http.post(f"/v1/jobs/{check['id']}/{verb}"), 404, "not-found")
     assert project.http.get(check["links"]["self"]).json()["state"] == "queued"
+
+
+def test_a_check_that_has_ended_has_no_verb_left(project: Project, job: dict[str, Any]) -> None:
+    check = verify(project, job["checkpoints"][0]).json()
+    with project.engine.begin() as conn:
+        finish(conn, project.start(), state=State.FAILED, error=ERROR, summary={}, log=None)
+    answer = project.http.post(check["links"]["cancel"])
+    _refused(answer, 409, "state-conflict")
+    document = answer.json()
+    assert (document["detail"], document["state"]) == ("cannot cancel a check that is failed", "failed")
+    assert document["possible"] == []
 
 
 def test_a_job_is_no_check(project: Project, job: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from jobs import tables
 from jobs.catalog import resolve
 from jobs.database import cluster_id
 from jobs.doorbell import Doorbell
-from jobs.lifecycle.cancel import request_cancel
+from jobs.lifecycle.cancel import request_cancel, request_cancel_of_check
 from jobs.lifecycle.pause import request_pause, resume
 from jobs.lifecycle.retry import Start, retry
 from jobs.lifecycle.submit import submit
@@ -68,6 +68,9 @@ class Service:
 
     def cancel(self, job_id: UUID) -> None:
         self._ask(request_cancel, job_id)
+
+    def cancel_check(self, check_id: UUID) -> None:
+        self._ask(request_cancel_of_check, check_id)
 
     def pause(self, job_id: UUID) -> None:
         self._ask(request_pause, job_id)

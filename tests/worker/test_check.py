@@ -204,7 +204,7 @@ def test_a_check_is_cancelled_at_once(service: Service, shared_worker: Worker) -
     check = ask_verify(service, checkpoint.id)
     service.wait_step(check, 50)
     trainer = shared_worker.trainer()
-    service.cancel(check)
+    service.cancel_check(check)
     assert service.wait_final(check).state == "cancelled"
     wait_dead(trainer)
     assert run_of(service, check).result is None
