@@ -35,8 +35,10 @@ what other projects have does not exist for it.
   says how far apart they are. Each answers 202 with a *check*, which runs on a worker as a job does; poll it until it
   has ended. `result.equal` is the verdict. Where `exact` is false, the worker's bits may differ from those of the
   machine that trained (`reasons`), and a difference proves no damage.
-- **Verbs.** `cancel`, `pause`, `resume` and `retry` may be repeated: a repeat answers the same and changes nothing.
-  Where the job's state forbids one, the answer is 409 with the `state` and what is `possible`. `progress.step` is the
+- **Verbs.** A repeat of `cancel`, `pause`, `resume` or `retry` answers the same and changes nothing while the job is as
+  the verb left it: cancelling or cancelled, pausing or paused, after `resume` and `retry` queued or running. Later it
+  is a new request, so the Python client and the CLI do not repeat a `resume` or `retry` whose answer was lost. Where
+  the job's state forbids a verb, the answer is 409 with the `state` and what is `possible`. `progress.step` is the
   newest step observed, `progress.saved_step` the one that a crash goes back to; a job is `paused` only when they are
   the same, or its time to save was over.
 - **States.** `cancelling` and `pausing` are a running job of which that was asked. `diverged` is an outcome: `error`

@@ -37,7 +37,8 @@ RULES = f"""\
   it). The crash count begins at 0.
 - **Repeating a verb** that was obeyed answers the same and changes nothing, so that a lost answer does no harm: cancel
   of a job that is cancelling or cancelled, pause of one that is pausing or paused, and resume or retry (with the same
-  `from`) of one that waits or runs since, where no other verb came between.
+  `from`) of one that waits or runs since, where no other verb came between. Later it is a new request: a retry that is
+  repeated when the job has failed again is a second retry.
 - **A crash** is a trainer that died, a lease that ran out, or a worker whose connection is gone. It is counted; the
   job goes on from its last checkpoint: at once after the first crash, then after 2, 4, 8 s and so on, at most
   {MAX_BACKOFF_SECONDS:.0f} s; after `max_attempts` crashes it is `failed` with the code of the last, also where

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.traind.scripted import answer, hang_up, scripted
+from tests.traind.scripted import Step, answer, hang_up, scripted
 from traind import ApiError, Client, InvalidSpec, JobSpec
 from traind.client.answers import Series
 
@@ -103,6 +103,28 @@ def test_nothing_listening_is_unreachable_and_a_lost_answer_is_no_answer() -> No
     with scripted(hang_up) as service, client(service.url, retries=1) as c, pytest.raises(ApiError) as raised:
         c.submit(SPEC)
     assert raised.value.code == "no-answer"
+
+
+LOST = {"hung up": hang_up, "502": answer({}, 502), "504": answer({}, 504)}
+
+
+@pytest.mark.parametrize("lost", LOST.values(), ids=LOST.keys())
+def test_what_a_repeat_could_do_twice_is_not_repeated_after_a_lost_answer(lost: Step) -> None:
+    for verb in (Client.retry, Client.resume):
+        with scripted(lost, answer(job())) as service, client(service.url) as c, pytest.raises(ApiError) as raised:
+            verb(c, JOB)
+        assert (raised.value.retryable, len(service.seen)) == (True, 1)
+    for verb in (Client.cancel, Client.pause):
+        with scripted(lost, answer(job())) as service, client(service.url) as c:
+            assert (verb(c, JOB).id, len(service.seen)) == (JOB, 2)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_what_was_refused_for_a_moment_is_asked_again(status: int) -> None:
+    for verb in (Client.retry, Client.resume):
+        refused = answer(problem("busy", status), status)
+        with scripted(refused, answer(job())) as service, client(service.url) as c:
+            assert (verb(c, JOB).id, len(service.seen)) == (JOB, 2)
 
 
 def test_an_answer_lost_by_a_service_that_then_goes_away_stays_in_doubt() -> None:

@@ -1,4 +1,4 @@
-"""`traind cancel`, `pause`, `resume` and `retry`: what can be asked of jobs. Each may be repeated."""
+"""`traind cancel`, `pause`, `resume` and `retry`: what can be asked of jobs."""
 
 from __future__ import annotations
 

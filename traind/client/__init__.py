@@ -4,7 +4,8 @@
         job = client.submit({"dataset": {"name": "digits"}, "model": {"name": "mlp"}, "optimizer": {"name": "adam"}})
         job = client.wait(job.id)
 
-Calls raise `traind.errors.ApiError`. Each is repeated with back-off where the service was out of reach for a moment.
+Calls raise `traind.errors.ApiError`. Each is repeated with back-off where the service was out of reach for a moment;
+resume and retry only where they were surely not carried out.
 """
 
 from __future__ import annotations

@@ -99,19 +99,28 @@ class Client:
         return self._ask(job_id, "pause")
 
     def resume(self, job_id: JobId) -> Job:
-        """Let a paused job go on; of one that is still `pausing` the request is taken back."""
-        return self._ask(job_id, "resume")
+        """Let a paused job go on; of one that is still `pausing` the request is taken back.
+
+        Not repeated after a lost answer.
+        """
+        return self._ask(job_id, "resume", repeat_lost=False)
 
     def retry(self, job_id: JobId, *, start: Start = "checkpoint") -> Job:
-        """Try a failed or cancelled job again, from its last checkpoint or from the start."""
-        return self._ask(job_id, "retry", [("from", start)])
+        """Try a failed or cancelled job again, from its last checkpoint or from the start.
 
-    def _ask(self, job_id: JobId, verb: str, params: Sequence[tuple[str, str]] = ()) -> Job:
+        Not repeated after a lost answer.
+        """
+        return self._ask(job_id, "retry", [("from", start)], repeat_lost=False)
+
+    def _ask(
+        self, job_id: JobId, verb: str, params: Sequence[tuple[str, str]] = (), *, repeat_lost: bool = True
+    ) -> Job:
         """Raises ApiError (state-conflict, status 409) where the job's state forbids the verb.
 
-        May be repeated after a lost answer: the service answers the same.
+        Without `repeat_lost` a lost answer is an ApiError, too; `get` shows whether the verb was obeyed.
         """
-        return _read(Job, self._http.json("POST", f"{_job_path(job_id)}/{verb}", params=params))
+        path = f"{_job_path(job_id)}/{verb}"
+        return _read(Job, self._http.json("POST", path, params=params, repeat_lost=repeat_lost))
 
     def events(self, job_id: JobId, *, after: int | None = None) -> Iterator[Event]:
         """The job's record, oldest first; with `after`, only what follows that event."""

@@ -1,8 +1,8 @@
 """Calls to the service: the key, retries with back-off, and problem documents turned into `ApiError`.
 
-Every call that goes through here is safe to repeat (reads; submit carries an idempotency key; a second cancel asks for
-the same end), so a lost answer is simply asked for again. Redirects are not followed: the key stays with the host it
-was given for. Nothing here prints or logs.
+A lost answer is asked for again where that is safe: reads, what carries an idempotency key, cancel and pause. A resume
+or retry is not, because the job can have been paused, or have failed, again. Redirects are not followed: the key stays
+with the host it was given for. Nothing here prints or logs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import httpx2
 from traind.errors import ApiError, Problem
 
 RETRY_STATUSES = frozenset({429, 502, 503, 504})
+LOST_STATUSES = frozenset({502, 504})
+"""A proxy got no answer from the service, which may have done what was asked."""
 MAX_RETRY_AFTER_SECONDS = 30.0
 UNREACHABLE = "unreachable"
 """The call was never sent."""
@@ -58,8 +60,12 @@ class Http:
         params: Params = (),
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        repeat_lost: bool = True,
     ) -> Any:
-        """The JSON of the answer. Raises ApiError for anything but a 2xx with JSON in it."""
+        """The JSON of the answer. Raises ApiError for anything but a 2xx with JSON in it.
+
+        `repeat_lost`: whether the call is repeated where it may have been carried out, its answer lost.
+        """
         sent = {"Accept": "application/json", **(headers or {})}
         if content is not None:
             sent["Content-Type"] = "application/json"
@@ -70,8 +76,9 @@ class Http:
                 return _json_of(answer)
             except (httpx2.TransportError, httpx2.DecodingError, ApiError) as e:
                 failure = as_api_error(e, self.url)
-                in_doubt = in_doubt or failure.code == NO_ANSWER
-                if delay is None or not failure.retryable:
+                lost = failure.code == NO_ANSWER or failure.status in LOST_STATUSES
+                in_doubt = in_doubt or lost
+                if delay is None or not failure.retryable or (lost and not repeat_lost):
                     failure.code = NO_ANSWER if in_doubt and failure.code == UNREACHABLE else failure.code
                     raise failure from (None if failure is e else e)
                 time.sleep(max(delay, min(failure.retry_after_seconds or 0.0, MAX_RETRY_AFTER_SECONDS)))
