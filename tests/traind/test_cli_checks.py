@@ -177,6 +177,7 @@ def test_an_interrupt_leaves_the_check_running() -> None:
             _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert f"`traind checks {JOB}`" in said
+    assert f"`traind cancel {CHECK}` ends it" in said
 
 
 def test_a_number_is_a_checkpoint_and_a_leading_zero_a_job(here: Here) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -97,7 +97,12 @@ def checks(job: JobArgument, *, output_format: FormatOption = Format.TABLE, data
         found = client.checks(job_id(client, job))
     if output_format is Format.JSON:
         output.document([check.document() for check in found])
-        return
+    else:
+        check_table(found)
+
+
+def check_table(found: Sequence[Check]) -> None:
+    """The checks as a table on stdout, a line each."""
     rows = [
         (c.id, c.kind, c.state, c.checkpoint_id, c.from_step, c.to_step, _outcome(c), when(c.created_at)) for c in found
     ]
@@ -126,7 +131,10 @@ def _follow(
     try:
         check = _wait(client, check)
     except KeyboardInterrupt:
-        output.note(f"the check {check.id} goes on; `traind checks {check.job_id}` shows what it found")
+        output.note(
+            f"the check {check.id} goes on; `traind checks {check.job_id}` shows what it found, "
+            f"`traind cancel {check.id}` ends it"
+        )
         return INTERRUPTED
     if check.error is not None:
         output.note(f"{check.state}: {check.error.message} ({check.error.code})")

@@ -1,4 +1,4 @@
-"""`traind cancel`, `pause`, `resume` and `retry`: what can be asked of jobs."""
+"""`traind cancel`, `pause`, `resume` and `retry`: what can be asked of jobs, and cancel of checks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from traind.cli import output
+from traind.cli.checks import check_table
 from traind.cli.connection import DataDir, connect, job_id
+from traind.cli.errors import FAILED
 from traind.cli.jobs import FormatOption, job_table
 from traind.cli.output import Format
+from traind.errors import ApiError
 
 if TYPE_CHECKING:
-    from traind.client import Client, Job
+    from traind.client import Check, Client, Job
 
 JobsArgument = Annotated[
     list[str], typer.Argument(metavar="JOB...", help="Ids, or their first four characters or more.")
 ]
+CancelArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="JOB|CHECK...", help="Ids of jobs, or their first four characters or more; whole ids of checks."
+    ),
+]
+OF_ONE = ("not-found", "state-conflict", "no-answer")
+"""Codes of errors that concern the one job that was asked."""
 
 
 class Start(StrEnum):
@@ -32,9 +43,9 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def cancel(jobs: JobsArgument, *, output_format: FormatOption = Format.TABLE, data_dir: DataDir = None) -> None:
-    """Cancel jobs. A running one shows `cancelling` until its worker has stopped it."""
-    _ask(jobs, lambda client, job: client.cancel(job), output_format, data_dir)
+def cancel(jobs: CancelArgument, *, output_format: FormatOption = Format.TABLE, data_dir: DataDir = None) -> None:
+    """Cancel jobs or checks. A running one shows `cancelling` until its worker has stopped it."""
+    _ask(jobs, _cancel, output_format, data_dir)
 
 
 def pause(jobs: JobsArgument, *, output_format: FormatOption = Format.TABLE, data_dir: DataDir = None) -> None:
@@ -60,11 +71,53 @@ def retry(
     _ask(jobs, lambda client, job: client.retry(job, start=start.value), output_format, data_dir)
 
 
-def _ask(jobs: Sequence[str], verb: Callable[[Client, str], Job], output_format: Format, data_dir: Path | None) -> None:
-    """Ask it of each job, and show them as they are then."""
+def _cancel(client: Client, ident: str) -> Job | Check:
+    for verb in (client.cancel, client.cancel_check):
+        try:
+            return verb(ident)
+        except ApiError as e:
+            if e.code != "not-found":
+                raise
+    raise ApiError(
+        "not-found",
+        f"there is no job or check {ident}; `traind ls` lists the jobs, `traind checks JOB` the checks of one",
+    )
+
+
+def _ask(
+    jobs: Sequence[str], verb: Callable[[Client, str], Job | Check], output_format: Format, data_dir: Path | None
+) -> None:
+    """Ask it of each, and show those that obeyed as they are then, also where an error ends the asking."""
+    obeyed: list[Job | Check] = []
     with connect(data_dir) as client:
-        asked = [verb(client, job_id(client, job)) for job in jobs]
-    if output_format is Format.JSON:
-        output.document([job.document() for job in asked])
-    else:
-        job_table(asked)
+        idents = [job_id(client, job) for job in jobs]
+        try:
+            for ident in idents:
+                obeyed += _ask_one(client, ident, verb)
+        finally:
+            _show(obeyed, output_format)
+    if len(obeyed) < len(idents):
+        raise typer.Exit(FAILED)
+
+
+def _ask_one(client: Client, ident: str, verb: Callable[[Client, str], Job | Check]) -> list[Job | Check]:
+    """It, or nothing where it was refused, which is said on stderr."""
+    try:
+        return [verb(client, ident)]
+    except ApiError as e:
+        if e.code not in OF_ONE:
+            raise
+        output.note(f"traind: {e}" if ident in str(e) else f"traind: {ident}: {e}")
+        return []
+
+
+def _show(obeyed: Sequence[Job | Check], output_format: Format) -> None:
+    from traind.client import Check, Job
+
+    if obeyed and output_format is Format.JSON:
+        output.document([one.document() for one in obeyed])
+        return
+    if jobs := [one for one in obeyed if isinstance(one, Job)]:
+        job_table(jobs)
+    if checks := [one for one in obeyed if isinstance(one, Check)]:
+        check_table(checks)
