@@ -1,7 +1,8 @@
 """`python -m tests.chaos --seconds 120 --seed 1`: chaos, and a verdict on it.
 
 Says on stderr what it does, and at the end in a table how it was; the last line of stdout is one JSON object. Exit
-codes: 0, 1 on any violation (the folder with the logs is then kept), 130 where it was interrupted.
+codes: 0, 1 on any violation, 130 where it was interrupted. The folder with the logs is kept on a violation, and where a
+run breaks off with a traceback.
 """
 
 from __future__ import annotations
@@ -68,6 +69,10 @@ def main() -> int:
         result.logs = str(data_dir / "logs") if keep else None
     except KeyboardInterrupt:
         return 130
+    except Exception:
+        keep = True
+        console.print(f"broke off; the logs are kept: {data_dir / 'logs'}", style="red", markup=False, highlight=False)
+        raise
     finally:
         if not keep:
             shutil.rmtree(data_dir, ignore_errors=True)
@@ -107,6 +112,7 @@ def _run(data_dir: Path, seed: int, seconds: float, console: Console) -> Result:
         violations += verdict.lost_or_doubled(client, stream.submitted)
         client.close()
     violations += [f"left behind: process {process}" for process in processes_of(data_dir)]
+    violations += mischief.violations
     violations += [f"never hit: {name}" for name in mischief.missed()]
     violations += [*witness.violations, *stream.violations, *verdict.unseen(witness, records)]
     violations += [text for record in records for text in record.violations]

@@ -58,6 +58,7 @@ class Mischief:
         self._postgres_signals = [signal.SIGINT, signal.SIGKILL, signal.SIGQUIT]
         self.hits: list[Hit] = []
         self.postgres_seconds: list[float] = []
+        self.violations: list[str] = []
 
     @property
     def kinds(self) -> Counter[str]:
@@ -103,6 +104,9 @@ class Mischief:
             found = acts[name]()
         except (psycopg.OperationalError, psutil.NoSuchProcess, ProcessLookupError):
             found = False  # the victim was gone first, or Postgres is not back yet
+        except psutil.TimeoutExpired as problem:
+            found = True
+            self.violations.append(f"{name}: {problem}")
         if not found:
             self._report(f"{name}: no victim just now")
 
