@@ -194,7 +194,7 @@ def migrations(database: Engine, *, embedded: bool) -> Finding:
     """Whether the schema is this code's. Raises DBAPIError."""
     with looking(database) as conn:
         current = current_revision(conn)
-    head, upgrade = head_revision(), "`traind up`" if embedded else "`traind db upgrade`"
+    head, upgrade = head_revision(), "`traind down` and `traind up`" if embedded else "`traind db upgrade`"
     if current == head:
         return ok("migrations", f"at {head}, as this code wants")
     if current is None:

@@ -112,7 +112,7 @@ def test_a_schema_that_is_behind(engine: Engine, monkeypatch: pytest.MonkeyPatch
     finding = server.migrations(engine, embedded=False)
     assert (finding.level, finding.fix) == (Level.ERROR, "`traind db upgrade`")
     assert "this code wants 9999" in finding.what
-    assert server.migrations(engine, embedded=True).fix == "`traind up`"
+    assert server.migrations(engine, embedded=True).fix == "`traind down` and `traind up`"
 
 
 def test_a_role_without_rights(database_url: str) -> None:
