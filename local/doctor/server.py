@@ -47,7 +47,8 @@ _CAPACITY = text("""
            (SELECT sum(setting::integer) FROM pg_settings
             WHERE name IN ('superuser_reserved_connections', 'reserved_connections')) AS reserved,
            (SELECT count(*) FROM pg_stat_activity
-            WHERE backend_type = 'client backend' AND application_name NOT LIKE 'traind-%') AS others
+            WHERE coalesce(backend_type, 'client backend') = 'client backend'
+              AND datid IS NOT NULL AND usesysid IS NOT NULL AND application_name NOT LIKE 'traind-%') AS others
 """)
 _SETTINGS = text("""
     SELECT name, setting FROM pg_settings

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from urllib.parse import quote
 
 import psycopg
@@ -127,6 +129,17 @@ def test_too_many_workers_for_the_server(engine: Engine) -> None:
     finding = server.capacity(engine, n_workers=1_000)
     assert finding.level is Level.ERROR
     assert "max_connections" in (finding.fix or "")
+
+
+def test_a_role_that_may_not_look_at_other_sessions_counts_them(database_url: str) -> None:
+    """To the database's owner, as a role, the sessions of others have no backend_type."""
+    others = 10
+    with ExitStack() as stack:
+        for _ in range(others):
+            stack.enter_context(psycopg.connect(database_url, application_name="somebody"))
+        finding = server.capacity(with_options(database_url, "-c role=pg_database_owner"), n_workers=1)
+    room, total = map(int, re.findall(r"(\d+) of (\d+) are free", finding.what)[0])
+    assert room <= total - others
 
 
 def test_settings_that_lose_work(database_url: str) -> None:
