@@ -149,6 +149,14 @@ def test_settings_that_lose_work(database_url: str) -> None:
     assert not any("synchronous_commit" in each.what for each in whole)
 
 
+def test_a_commit_that_waits_for_no_standby_is_a_warning(database_url: str) -> None:
+    found = list(server.durability(with_options(database_url, "-c synchronous_commit=local"), embedded_wal_mb=None))
+    (finding,) = [each for each in found if "synchronous_commit is local" in each.what]
+    assert finding.level is Level.WARNING
+    assert "standby" in finding.what
+    assert not [each for each in found if each.level is Level.OK]
+
+
 def test_a_small_max_wal_size(engine: Engine) -> None:
     found = list(server.durability(engine, embedded_wal_mb=1_000_000))
     assert ("durability", Level.WARNING) in bad(found)
