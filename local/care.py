@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from local.doctor.findings import Finding
     from local.doctor.target import Target
 
+AS_THE_OWNER = "run this as the user that runs `traind up`"
+
 
 def doctor(data_dir: DataDir = None, output_format: OutputFormat = "table") -> None:
     """Look at everything the service stands on; say what is wrong and what mends it. Exit code 1: there are errors.
@@ -23,12 +25,13 @@ def doctor(data_dir: DataDir = None, output_format: OutputFormat = "table") -> N
     from local.doctor.findings import Level, error
 
     try:
-        findings = examine.examine(target.find(data_dir))
+        chosen = target.find(data_dir)
     except InvalidSettings as problem:
         findings = [error("settings", str(problem), "correct the variable; docs/configuration.md lists them")]
     except PermissionError as problem:
-        what = f"{problem.filename} cannot be read: the service is another user's"
-        findings = [error("service", what, "run doctor as the user that runs `traind up`")]
+        findings = [error("service", _foreign(problem), AS_THE_OWNER)]
+    else:
+        findings = examine.examine(chosen)
     _show(findings, output_format)
     if any(each.level is Level.ERROR for each in findings):
         raise typer.Exit(1)
@@ -46,11 +49,14 @@ def gc(
     from sqlalchemy.exc import DBAPIError
 
     from jobs.garbage import collect, survey
-    from local.doctor import server, target
+    from local.doctor import examine, server, target
     from local.doctor.findings import Finding
-    from local.errors import DatabaseUnusable
+    from local.errors import DatabaseUnusable, DataDirError
 
-    chosen = target.find(data_dir)
+    try:
+        chosen = target.find(data_dir)
+    except PermissionError as problem:
+        raise DataDirError(f"{_foreign(problem)}; {AS_THE_OWNER}") from None
     database = server.engine(_url(chosen))
     if isinstance(database, Finding):
         raise DatabaseUnusable(f"{database.what}; {database.fix}")
@@ -64,9 +70,13 @@ def gc(
             while (removed := collect(database)).n_blobs:
                 counts = counts[0] + removed.n_blobs, counts[1] + removed.n_bytes
     except DBAPIError as problem:
-        reason = chosen.without_secrets(str(problem.orig).strip().splitlines()[0])
+        reason = chosen.without_secrets(examine.reason(problem))
         raise DatabaseUnusable(f"the database: {reason}; `traind doctor` says more") from None
     _tell(counts, dry_run=dry_run, output_format=output_format)
+
+
+def _foreign(problem: PermissionError) -> str:
+    return f"{problem.filename} cannot be read: the service is another user's"
 
 
 def _url(chosen: Target) -> str:

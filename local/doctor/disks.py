@@ -39,10 +39,14 @@ def places(scratch: Path, data_dir: Path | None, cluster: Path | None, *, larges
 def disk(place: Place, *, free: float | None = None) -> Finding:
     """Whether there is room; `free` bytes are asked of the system where they are not given."""
     check = f"disk {place.name}"
-    there = _existing(place.path)
+    try:
+        there = _existing(place.path)
+        left = shutil.disk_usage(there).free if free is None else free
+    except OSError as problem:
+        what = f"{problem.filename} cannot be looked at: {problem.strerror}"
+        return error(check, what, "give the folder to the user that traind runs as, or choose another")
     if not os.access(there, os.W_OK):
         return error(check, f"{there} cannot be written", "give the folder to the user that traind runs as")
-    left = shutil.disk_usage(there).free if free is None else free
     what = f"{bytes_text(left)} free at {place.path}"
     fix = "free some space, or set TRAIND_SCRATCH_DIR (scratch) or --data-dir (the rest) to a larger disk"
     if left < place.needed:

@@ -78,7 +78,7 @@ def _database(target: Target) -> Engine | Finding | None:
         with database.connect():
             return database
     except DBAPIError as problem:
-        return server.unreachable(_reason(problem), embedded=target.database_embedded)
+        return server.unreachable(reason(problem), embedded=target.database_embedded)
 
 
 def _server(database: Engine, target: Target, now: Callable[[], float]) -> list[Finding]:
@@ -134,10 +134,10 @@ def _tried(check: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Findin
 
 
 def _broke_off(check: str, problem: DBAPIError) -> Finding:
-    return error(check, f"the check could not be finished: {_reason(problem)}", "see the database's log; try again")
+    return error(check, f"the check could not be finished: {reason(problem)}", "see the database's log; try again")
 
 
-def _reason(problem: DBAPIError) -> str:
+def reason(problem: DBAPIError) -> str:
     """The server's or the driver's own words, on one line."""
     lines = [line.strip() for line in str(problem.orig).strip().splitlines() if line.strip()]
     return lines[0] if lines else type(problem.orig).__name__

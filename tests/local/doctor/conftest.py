@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from local.doctor.findings import Finding
 from local.doctor.machine import Torch
 
 Examine = Callable[..., list[Finding]]
+NOBODY = 65_534
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +36,16 @@ def examined(
 
     monkeypatch.setattr(machine, "probe", lambda: probed)
     return run
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """A folder that the test may not enter: root, who may enter all, is nobody meanwhile."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0)
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(NOBODY)
+    yield folder
+    os.seteuid(own)
+    folder.chmod(0o700)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -11,18 +12,26 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import quote
 
+import psycopg
 import pytest
+import typer
 from sqlalchemy import Engine, func, insert, select, text, update
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
+from jobs import garbage
 from jobs.blobs import insert_blob
 from jobs.database import upgrade
 from jobs.tables import blob, blob_chunk
-from local.doctor import target
+from local import care
+from local.doctor import machine, target
 from local.doctor.examine import examine
 from local.doctor.findings import Finding, Level
+from local.doctor.machine import Torch
+from local.errors import DatabaseUnusable, DataDirError
 from local.servers import Servers
 from tests.jobs.scenario import add_worker
 from tests.local.doctor.conftest import Examine
@@ -189,6 +198,12 @@ def test_gc_without_a_database_says_so(changes: dict[str, str], says: str) -> No
     assert "battery" not in done.stderr
 
 
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in os.environ if each.startswith("TRAIND_")]:
+        monkeypatch.delenv(name)
+
+
 def exit_code_and_findings(done: subprocess.CompletedProcess[str]) -> tuple[int, dict[str, str]]:
     """The worst level of each check."""
     assert "Traceback" not in done.stderr
@@ -207,6 +222,46 @@ def test_without_a_service_the_machine_is_looked_at(data_dir: Path) -> None:
     assert "database" not in found
     assert {"versions", "kernel", "disk scratch"} <= found.keys()
     assert not (data_dir / "none").exists()
+
+
+def test_the_folder_of_another_user_is_a_finding(
+    closed: Path, capsys: pytest.CaptureFixture[str], embedded: None
+) -> None:
+    with pytest.raises(typer.Exit):
+        care.doctor(closed, "json")
+    (finding,) = json.loads(capsys.readouterr().out)
+    assert (finding["check"], finding["level"]) == ("service", "error")
+    assert "another user's" in finding["what"]
+
+
+def test_a_scratch_folder_that_cannot_be_looked_at_hides_nothing(
+    closed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], embedded: None, probed: Torch
+) -> None:
+    monkeypatch.setenv("TRAIND_SCRATCH_DIR", str(closed / "scratch"))
+    monkeypatch.setattr(machine, "probe", lambda: probed)
+    with pytest.raises(typer.Exit):
+        care.doctor(Path("/nowhere"), "json")
+    found = {each["check"]: each["level"] for each in json.loads(capsys.readouterr().out)}
+    assert found["disk scratch"] == "error"
+    assert {"service", "versions", "kernel", "gpu"} <= found.keys()
+
+
+def test_gc_says_that_the_folder_is_another_users(closed: Path, embedded: None) -> None:
+    with pytest.raises(DataDirError, match="another user's; run this as the user that runs `traind up`"):
+        care.gc(closed)
+
+
+def test_gc_tells_of_an_error_without_words(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    def fail(_: Engine) -> NoReturn:
+        raise OperationalError("SELECT 1", {}, psycopg.OperationalError(""))
+
+    monkeypatch.setenv("TRAIND_DATABASE_URL", database_url)
+    monkeypatch.setenv("TRAIND_REDIS_URL", redis_url)
+    monkeypatch.setattr(garbage, "collect", fail)
+    with pytest.raises(DatabaseUnusable, match="OperationalError"):
+        care.gc(tmp_path / "nothing")
 
 
 def test_unusable_settings_are_a_finding(data_dir: Path) -> None:

@@ -149,5 +149,11 @@ def test_a_folder_that_cannot_be_written() -> None:
     assert "cannot be written" in finding.what
 
 
+def test_a_folder_that_cannot_be_looked_at(closed: Path) -> None:
+    finding = disks.disk(Place("scratch", closed / "scratch", 1, 2))
+    assert finding.level is Level.ERROR
+    assert f"{closed / 'scratch'} cannot be looked at: Permission denied" in finding.what
+
+
 def test_only_the_scratch_folder_counts_with_external_servers(tmp_path: Path) -> None:
     assert [place.name for place in disks.places(tmp_path, None, None, largest=0, wal=0)] == ["scratch"]
