@@ -61,7 +61,7 @@ def _service(target: Target) -> Iterator[Finding]:
             )
     elif embedded:
         what = f"no service runs in {target.data_dir}, so its {' and '.join(embedded)} are not looked at"
-        yield warning("service", what, "start it: `traind up`; or set TRAIND_DATABASE_URL and TRAIND_REDIS_URL")
+        yield error("service", what, "start it: `traind up`; or set TRAIND_DATABASE_URL and TRAIND_REDIS_URL")
     if target.info is not None and target.database_embedded and target.database_url is None:
         what = f"the service in {target.data_dir} uses a database of other settings than these"
         yield warning("service", what, "set TRAIND_DATABASE_URL and TRAIND_REDIS_URL as they were for `traind up`")
@@ -111,8 +111,8 @@ def _machine(target: Target, seen: Fleet) -> Iterator[Finding]:
     settings = target.settings
     yield from machine.versions(machine.installed(), [(worker.name, worker.versions) for worker in seen.live])
     found = machine.probe()
-    yield machine.kernel(found)
     wanted = settings.worker_device == "cuda" or "cuda" in settings.worker_queues
+    yield machine.kernel(found, needed=wanted or target.info is not None)
     if found.problem is None:
         yield machine.gpu(found, wanted=wanted, driver=machine.driver())
     local = target.data_dir.exists() and (target.database_embedded or target.redis_embedded)

@@ -22,6 +22,8 @@ SKEW_SECONDS = 1.0
 LOOKS_AT_THE_CLOCK = 3
 PROBE_SECONDS = 120.0
 PACKAGES = ("traind", "torch", "numpy")
+NO_TORCH = "ModuleNotFoundError: No module named 'torch'"
+INSTALL_WORKER = "pip install 'traind[worker]'"
 DRIVER = Path("/proc/driver/nvidia/version")
 
 PROBE = """
@@ -129,11 +131,13 @@ def versions(here: Mapping[str, str], workers: Iterable[tuple[str, Mapping[str, 
         yield ok("versions", shown + also)
 
 
-def kernel(found: Torch) -> Finding:
-    """Which kernel updates parameters on the CPU here."""
+def kernel(found: Torch, *, needed: bool) -> Finding:
+    """Which kernel updates parameters on the CPU here; `needed` where a worker is known to belong here."""
+    if found.problem == NO_TORCH and not needed:
+        return warning("kernel", "no worker can run here: torch is not installed", f"for a worker: {INSTALL_WORKER}")
     if found.problem or found.kernel is None:
         what = found.problem or found.kernel_error or "optim_core cannot be imported"
-        return error("kernel", f"no worker can run here: {what}", "install it: pip install 'traind[worker]'")
+        return error("kernel", f"no worker can run here: {what}", f"install it: {INSTALL_WORKER}")
     if found.kernel.startswith("native"):
         return ok("kernel", found.kernel)
     fix = (

@@ -218,10 +218,16 @@ def exit_code_and_findings(done: subprocess.CompletedProcess[str]) -> tuple[int,
 
 def test_without_a_service_the_machine_is_looked_at(data_dir: Path) -> None:
     code, found = exit_code_and_findings(traind("doctor", "-o", "json", "--data-dir", str(data_dir / "none")))
-    assert (code, found["service"]) == (0, "warning")
+    assert (code, found["service"]) == (1, "error")
     assert "database" not in found
     assert {"versions", "kernel", "disk scratch"} <= found.keys()
     assert not (data_dir / "none").exists()
+
+
+def test_a_machine_for_the_api_alone_needs_no_torch(examined: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "probe", lambda: Torch(problem=machine.NO_TORCH))
+    assert ("kernel", Level.WARNING) in bad(examined())
+    assert "kernel" in errors(examined(TRAIND_WORKER_DEVICE="cuda"))
 
 
 def test_the_folder_of_another_user_is_a_finding(
@@ -303,4 +309,4 @@ def test_an_embedded_service_up_ill_and_down(data_dir: Path) -> None:
 
         assert traind("down", "--data-dir", str(data_dir)).returncode == 0
     code, found = doctor()
-    assert (code, found["service"], found["disk postgres"]) == (0, "warning", "ok")
+    assert (code, found["service"], found["disk postgres"]) == (1, "error", "ok")

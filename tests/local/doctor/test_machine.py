@@ -76,11 +76,11 @@ def test_the_kernel_is_asked_of_a_process_of_its_own(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TRAIND_KERNEL", "torch")
     found = machine.probe()
     assert (found.kernel, found.problem) == ("torch", None)
-    finding = machine.kernel(found)
+    finding = machine.kernel(found, needed=False)
     assert finding.level is Level.WARNING
     assert "TRAIND_KERNEL" in (finding.fix or "")
     monkeypatch.setenv("TRAIND_KERNEL", "nonsense")
-    finding = machine.kernel(machine.probe())
+    finding = machine.kernel(machine.probe(), needed=True)
     assert finding.level is Level.ERROR
     assert "nonsense" in finding.what
 
@@ -89,14 +89,25 @@ def test_a_torch_that_cannot_be_imported_is_an_error(tmp_path: Path, monkeypatch
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13 is missing')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
     found = machine.probe()
-    finding = machine.kernel(found)
+    finding = machine.kernel(found, needed=False)
     assert finding.level is Level.ERROR
     assert "libcudart.so.13 is missing" in finding.what
 
 
+@pytest.mark.parametrize(("needed", "level"), [(False, Level.WARNING), (True, Level.ERROR)])
+def test_without_torch_only_the_machine_of_a_worker_is_ill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needed: bool, level: Level
+) -> None:
+    (tmp_path / "torch.py").write_text("""raise ModuleNotFoundError("No module named 'torch'", name="torch")""")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    finding = machine.kernel(machine.probe(), needed=needed)
+    assert finding.level is level
+    assert "traind[worker]" in (finding.fix or "")
+
+
 def test_kernels() -> None:
-    assert machine.kernel(Torch(kernel="native (avx2)")).level is Level.OK
-    missing = machine.kernel(Torch(kernel="torch (not built: No module named 'optim_core._kernel')"))
+    assert machine.kernel(Torch(kernel="native (avx2)"), needed=True).level is Level.OK
+    missing = machine.kernel(Torch(kernel="torch (not built: No module named 'optim_core._kernel')"), needed=True)
     assert missing.level is Level.WARNING
     assert "C compiler" in (missing.fix or "")
 
