@@ -26,6 +26,7 @@ class Pooler:
     def __init__(self, url: str, mode: Mode) -> None:
         self._url, self._mode = url, mode
         self._idle: list[socket.socket] = []
+        self._links: list[socket.socket] = []
         self._owned: list[psycopg.Connection] = []
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -33,10 +34,11 @@ class Pooler:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # ends a waiting accept(), which close() does not
         self._listener.close()
         for server in self._owned:
             server.close()
-        for link in self._idle:
+        for link in self._links:  # one may still be lent: a client's thread ends when it likes
             link.close()
 
     def _accept(self) -> None:
@@ -95,6 +97,7 @@ class Pooler:
             self._owned.append(connection)
             link = socket.socket(fileno=os.dup(connection.fileno()))
             link.setblocking(True)
+            self._links.append(link)
             return link
 
     def _give_back(self, server: socket.socket) -> None:
