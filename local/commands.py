@@ -65,12 +65,12 @@ def up(
     folder = locate(data_dir)
     try:
         with stop_signals(), Service(folder, host=host, port=port, report=_say) as service:
-            print(service.url, flush=True)  # noqa: T201  stdout is data
-            _say(f"key      {service.api_key} (the CLI finds it by itself)")
-            _say(f"data     {folder}")
-            _say(f"logs     {service.log_dir}")
-            _say("Ctrl-C stops it.")
             try:
+                print(service.url, flush=True)  # noqa: T201  stdout is data
+                _say(f"key      {service.api_key} (the CLI finds it by itself)")
+                _say(f"data     {folder}")
+                _say(f"logs     {service.log_dir}")
+                _say("Ctrl-C stops it.")
                 threading.Event().wait()
             except KeyboardInterrupt:
                 _say("stopping: a running job goes back to the queue; Ctrl-C again stops at once")

@@ -58,6 +58,8 @@ def arguments(function: Callable[..., Any], engine: Engine) -> dict[str, Any]:
         "blob_id": begun.model_blob_id,
         "data": b"a",
         "checkpoint_id": begun.id,
+        "damage": "torn",
+        "damaged": begun.id,
         "model_sha256": b"m" * 32,
         "state_sha256": b"s" * 32,
         "state": State.FAILED,
