@@ -191,8 +191,8 @@ def test_a_check_whose_worker_dies_goes_on_elsewhere(service: Service, start: St
 @pytest.mark.usefixtures("shared_worker")
 def test_a_check_may_take_longer_than_its_job(service: Service) -> None:
     (checkpoint,) = trained(service, LASTING)
-    limit = "UPDATE job SET spec = jsonb_set(spec, '{resources,max_runtime_seconds}', '1') WHERE id = :job RETURNING id"
-    service.rows(limit, job=checkpoint.job_id)
+    limited = "jsonb_set(CAST(spec AS jsonb), '{resources,max_runtime_seconds}', '1')"
+    service.rows(f"UPDATE job SET spec = {limited} WHERE id = :job RETURNING id", job=checkpoint.job_id)
     check = ask_verify(service, checkpoint.id)
     assert result(service, check)["equal"]
     row = service.job(check)
