@@ -36,9 +36,9 @@ BRIEF = {
     "training": {"steps": 60, "threads": 1},
 }
 LONG = BRIEF | {"training": {"steps": 1_000_000, "threads": 1, "log_every": 50, "checkpoint_every": 200}}
-MEDIUM = BRIEF | {"training": {"steps": 12_000, "threads": 1, "log_every": 10, "checkpoint_every": 200}}
+MEDIUM = BRIEF | {"training": {"steps": 2_000, "threads": 1, "log_every": 10, "checkpoint_every": 200}}
 """Some seconds: long enough to be interrupted, short enough to be waited for."""
-MEDIUM_STEPS = list(range(10, 12_001, 10))
+MEDIUM_STEPS = list(range(10, 2_001, 10))
 """The steps of its points in one line of history, nothing doubled and nothing dropped."""
 
 LASTING = BRIEF | {"training": {"steps": 6_000, "threads": 1, "log_every": 10, "checkpoint_every": 500}}

@@ -34,7 +34,7 @@ EXACT = BRIEF | {
     "optimizer": {"name": "adam", "amsgrad": True},
     "model": {"name": "mlp", "hidden": [32], "dropout": 0.3},
     "schedule": {"name": "cosine", "warmup_steps": 50},
-    "training": {"steps": 12_000, "threads": 1, "log_every": 7, "eval_every": 45},
+    "training": {"steps": 3_000, "threads": 1, "log_every": 7, "eval_every": 45},
 }
 
 
