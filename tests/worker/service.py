@@ -140,8 +140,15 @@ class Service:
 
 
 def written(service: Service, job_id: UUID) -> list[Any]:
-    """All that the first attempt left: its own row, its metrics and its checkpoints."""
-    points = [segment for segment in service.segments(job_id) if segment.attempt == 1]
+    """All that the first attempt left: its own row, its points (compacted meanwhile or not) and its checkpoints."""
+    with service.engine.connect() as conn:
+        series = store.read(conn, job_id, attempts="all")
+    points = [
+        (key, point)
+        for key, one in sorted(series.items())
+        for point in zip(*(array.tolist() for array in (one.attempts, one.steps, one.times, one.values)), strict=True)
+        if point[0] == 1
+    ]
     checkpoints = service.rows("SELECT * FROM checkpoint WHERE job_id = :job AND attempt = 1 ORDER BY id", job=job_id)
     return [service.attempts(job_id)[0], *points, *checkpoints]
 
