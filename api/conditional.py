@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from fastapi import Header
+from fastapi import Header, Response
 
 from api.errors import RangeNotSatisfiable
 
@@ -23,6 +23,15 @@ def matches(if_none_match: str | None, etag: str) -> bool:
     """Whether the header names `etag` (weak comparison) or `*`."""
     tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
     return etag in tags or "*" in tags
+
+
+def not_modified(if_none_match: str | None, version: int, response: Response) -> Response | None:
+    """The answer 304 where the caller has this `version` already; else None, and `response` says which it is."""
+    headers = {"ETag": f'"{version}"', "Cache-Control": "private, no-cache"}
+    if matches(if_none_match, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    response.headers.update(headers)
+    return None
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:

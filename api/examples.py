@@ -271,4 +271,4 @@ ANSWERS: Json = {
     "WorkerList": {"workers": [_WORKER, _WORKER | _IDLE]},
     "Ready": {"status": "degraded", "degraded": ["redis"]},
 }
-"""By the name of the model in api.schemas."""
+"""By the name of the model in api.schemas or api.check_schemas."""

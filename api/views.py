@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from api.check_schemas import AuditResult, Check, CheckLinks, VerifyResult
 from api.schemas import (
     Attempt,
-    AuditResult,
     Best,
     Blob,
-    Check,
-    CheckLinks,
     Checkpoint,
     CheckpointLinks,
     Event,
@@ -24,7 +22,6 @@ from api.schemas import (
     NonFinite,
     Progress,
     Summary,
-    VerifyResult,
     Worker,
 )
 from jobs import queries

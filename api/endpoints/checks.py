@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Reader, Writer
 from api.body import no_body, no_input
-from api.conditional import IfNoneMatch, matches
+from api.check_schemas import Check, CheckList
+from api.conditional import IfNoneMatch, not_modified
 from api.endpoints.checkpoints import CheckpointId
 from api.endpoints.jobs import NOT_MODIFIED, IdempotencyKey
 from api.errors import InvalidParameter
 from api.openapi import Responses, problems
-from api.schemas import Check, CheckList
 from api.service import Service, ServiceDep
 from api.views import check_path, check_view
 from jobs import queries
@@ -127,11 +127,7 @@ def get_check(
     """The ETag is the check's version: a poll with `If-None-Match` is cheap while nothing changes."""
     with service.engine.begin() as connection:
         check = queries.get_check(connection, caller.project_id, check_id)
-    headers = {"ETag": f'"{check.version}"', "Cache-Control": "private, no-cache"}
-    if matches(if_none_match, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    response.headers.update(headers)
-    return check_view(check)
+    return not_modified(if_none_match, check.version, response) or check_view(check)
 
 
 @router.post(

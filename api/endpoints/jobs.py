@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.auth import Reader, Writer
 from api.body import JsonBody, parse
-from api.conditional import IfNoneMatch, matches
+from api.conditional import IfNoneMatch, not_modified
 from api.errors import InvalidParameter
 from api.examples import SPECS
 from api.openapi import Responses, problems, spec_body
@@ -144,11 +144,7 @@ def get_job(
     """The ETag is the job's version: a poll with `If-None-Match` is cheap while nothing changes."""
     with service.engine.begin() as connection:
         job = queries.get_job(connection, caller.project_id, job_id)
-    headers = {"ETag": f'"{job.version}"', "Cache-Control": "private, no-cache"}
-    if matches(if_none_match, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    response.headers.update(headers)
-    return job_view(job)
+    return not_modified(if_none_match, job.version, response) or job_view(job)
 
 
 @router.get(

@@ -13,8 +13,9 @@ STATEMENTS = (
     "ALTER TABLE checkpoint ADD COLUMN damage text",
     """
 COMMENT ON TABLE checkpoint IS
-    'Two blobs, the model''s weights and the rest of the training state; readable when complete. `damage` says why no attempt starts from it any more.'
-    """,  # noqa: E501
+    'Two blobs, the model''s weights and the rest of the training state; readable when complete. '
+    '`damage` says why no attempt starts from it any more.'
+    """,
     "ALTER TABLE job ADD COLUMN resume_differences jsonb DEFAULT '[]' NOT NULL",
 )
 

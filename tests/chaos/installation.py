@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,7 @@ class Installation:
             started.callback(each.stop)
         kept[-1].wait_ready(lambda: listener.answers(self.url, "/readyz"), timeout_seconds=START_SECONDS)
         for each in kept[:-1]:
-            log = each.program.log
-            each.wait_ready(lambda log=log: "worker ready" in log.read_text(), timeout_seconds=START_SECONDS)  # type: ignore[misc]
+            each.wait_ready(partial(_is_ready, each.program.log), timeout_seconds=START_SECONDS)
 
     def _program(
         self, name: str, arguments: list[str], environment: dict[str, str], *, pass_fds: tuple[int, ...] = ()
@@ -116,6 +116,10 @@ class Installation:
         """An autocommitting connection of our own. Raises OperationalError while Postgres is away."""
         url, rows = self.database_url, namedtuple_row
         return psycopg.connect(url, autocommit=True, row_factory=rows, application_name="chaos", connect_timeout=5)
+
+
+def _is_ready(log: Path) -> bool:
+    return "worker ready" in log.read_text()
 
 
 def _left_behind(process: psutil.Process) -> bool:

@@ -141,8 +141,9 @@ def test_fingerprints_are_of_the_attempts_that_trained_these_steps(engine: Engin
     lease = start(engine).lease
     end(engine, lease)
     checks = [verify(engine, project_id, ident) for ident in (saved[0], saved[2])]
-    told = {claimed.lease.job_id: claimed.check for claimed in (claim_check(engine), claim_check(engine))}
-    machines = [[found["machine"] for found in told[check].fingerprints] for check in checks]  # type: ignore[union-attr]
+    claims = [claim_check(engine), claim_check(engine)]
+    told = {claimed.lease.job_id: claimed.check for claimed in claims if claimed.check is not None}
+    machines = [[found["machine"] for found in told[check].fingerprints] for check in checks]
     assert machines == [[0], [1, 2]]
 
 
