@@ -31,6 +31,7 @@ from tests.chaos.phases import PHASES
 from tests.chaos.references import train_all
 from tests.chaos.stream import Stream
 from tests.chaos.witness import Witness, processes_of
+from tests.folders import found
 from traind.client import Client
 
 CALM_SECONDS = 240.0
@@ -133,7 +134,7 @@ def _left_in(scratch: Path, patience_seconds: float) -> list[str]:
     """Folders of attempts, and of workers that are gone; they may take a moment to disappear."""
     deadline = time.monotonic() + patience_seconds
     while True:
-        attempts, workers = list(scratch.glob("worker-*/*-*")), list(scratch.glob("*worker-*"))
+        attempts, workers = found(scratch, "worker-*/*-*"), found(scratch, "*worker-*")
         if not attempts and len(workers) == len(WORKERS):
             return []
         if time.monotonic() > deadline:
@@ -162,8 +163,8 @@ def _table(result: Result) -> Table:
     rows: dict[str, Any] = {"jobs": result.jobs, "attempts": result.attempts}
     rows |= {f"kills in {phase}": n for phase, n in result.kills_by_phase.items()}
     rows |= {f"hits of {kind}": n for kind, n in result.hits_by_kind.items()}
-    for what, found in result.recover_seconds.items():
-        text = f"{found['median']:.2f} s, at most {found['max']:.2f} s ({found['n']:g})" if found else "-"
+    for what, took in result.recover_seconds.items():
+        text = f"{took['median']:.2f} s, at most {took['max']:.2f} s ({took['n']:g})" if took else "-"
         rows[f"recovered, {what}"] = text
     rows |= {f"witness: {name}": round(value, 2) for name, value in result.witness.items()}
     rows["violations"] = len(result.violations)

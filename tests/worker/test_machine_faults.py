@@ -18,6 +18,7 @@ from uuid import UUID
 import psutil
 import pytest
 
+from tests.folders import found
 from tests.worker.conftest import StartWorker
 from tests.worker.memory import memory_group
 from tests.worker.service import BRIEF, LONG, Service, until
@@ -80,14 +81,14 @@ class TestScratch:
             job_id = service.submit(LONG, queue=queue, max_attempts=10)
             service.wait_saved(job_id)
             filler = fill(disk)
-            until(lambda: codes(service, job_id), lambda found: len(found) >= 2)
+            until(lambda: codes(service, job_id), lambda told: len(told) >= 2)
             saved_step = service.job(job_id).saved_step
-            assert not list(disk.glob(f"*/{job_id}-1"))
+            assert not found(disk, f"*/{job_id}-1")
             filler.unlink()
             service.wait(job_id, lambda job: job.state == "running" and job.saved_step > saved_step)
             service.cancel(job_id)
             service.wait_final(job_id)
-            until(lambda: list(disk.rglob("*.safetensors")), lambda left: not left)
+            until(lambda: found(disk, "*.safetensors"), lambda left: not left)
 
         assert set(codes(service, job_id)) == {"scratch-full"}
         first, *others = service.attempts(job_id)

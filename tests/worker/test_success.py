@@ -17,6 +17,7 @@ from jobs.blobs import read_range
 from jobs.database import cluster_id
 from jobs.doorbell import Doorbell, wake_queue
 from jobs.metrics import store
+from tests.folders import found
 from tests.worker.processes import Worker
 from tests.worker.service import BRIEF, LONG, Service, until
 from worker import health
@@ -86,7 +87,7 @@ def test_the_checkpoint_loads_into_the_model(service: Service) -> None:
 def test_nothing_stays_in_the_scratch_folder(service: Service, shared_worker: Worker) -> None:
     job = service.wait_final(service.submit(BRIEF))
 
-    until(lambda: list(shared_worker.scratch.glob(f"*/{job.id}-*")), lambda found: not found)
+    until(lambda: found(shared_worker.scratch, f"*/{job.id}-*"), lambda left: not left)
     until(lambda: shared_worker.fork_server().children(), lambda trainers: not trainers)
 
 
