@@ -32,6 +32,7 @@ class Progress(Answer):
     saved_step: int | None
     """Step of the newest complete checkpoint: what a crash would go back to, and a pause goes on from."""
     epoch: int | None
+    """Of `step`, from 1; null before the first step."""
     rate_steps_per_second: float | None
     eta_seconds: float | None
 

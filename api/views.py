@@ -197,11 +197,12 @@ def non_finite(value: float) -> NonFinite:
 
 def _progress(job: JobRow) -> Progress:
     running = job.state is State.RUNNING
+    epoch = (job.observed_step - 1) // job.resolved["steps_per_epoch"] + 1 if job.observed_step else None
     return Progress(
         step=job.observed_step,
         total_steps=job.total_steps,
         saved_step=job.saved_step,
-        epoch=job.summary.get("epoch"),
+        epoch=epoch,
         rate_steps_per_second=job.summary.get("rate"),
         eta_seconds=job.summary.get("eta_seconds") if running else None,
     )

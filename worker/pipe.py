@@ -128,8 +128,7 @@ class Pipe:
                 self._write(lambda conn: record_fingerprint(conn, self._lease, found))
                 self._note(self._phase, message.step, {})
             case Progress():
-                rate = {"rate": message.rate, "eta_seconds": message.eta_seconds, "epoch": message.epoch}
-                self._note(message.phase, message.step, rate)
+                self._note(message.phase, message.step, {"rate": message.rate, "eta_seconds": message.eta_seconds})
             case Metrics():
                 self._write_metrics(message)
             case Checkpoint():

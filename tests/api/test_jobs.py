@@ -33,7 +33,7 @@ def end(engine: Engine, lease: Lease, state: State, **more: Any) -> None:
 def test_a_running_job_shows_how_far_it_is(project: Project) -> None:
     path = project.submit()["links"]["self"]
     lease = project.start()
-    progress(project.engine, lease, 40, rate=80.0, eta_seconds=5.25, epoch=1)
+    progress(project.engine, lease, 40, rate=80.0, eta_seconds=5.25)
     summary = {
         "last": {"train/loss": NAN, "lr": 0.1, "grad_norm": INF},
         "best": {"val/loss": {"value": 0.5, "step": 40}},
@@ -43,13 +43,25 @@ def test_a_running_job_shows_how_far_it_is(project: Project) -> None:
     assert (job["state"], job["phase"], job["attempt"]) == ("running", "train", 1)
     assert job["progress"]["step"] == 41
     assert (job["progress"]["rate_steps_per_second"], job["progress"]["eta_seconds"]) == (80.0, 5.25)
-    assert job["progress"]["epoch"] == 1
     assert job["metrics"] == {
         "last": {"train/loss": None, "lr": 0.1, "grad_norm": None},
         "best": {"val/loss": {"value": 0.5, "step": 40}},
         "nonfinite": {"train/loss": "nan", "grad_norm": "inf"},
     }
     assert (job["started_at"] is not None, job["finished_at"]) == (True, None)
+
+
+def test_the_epoch_is_the_step_s(project: Project) -> None:
+    """Whatever was reported of the steps before."""
+    path = project.submit()["links"]["self"]
+    lease = project.start()
+    assert project.http.get(path).json()["progress"]["epoch"] is None
+    length = project.http.get(path).json()["resolved"]["steps_per_epoch"]
+    for step, epoch in ((1, 1), (length, 1), (length + 1, 2), (7 * length, 7)):
+        progress(project.engine, lease, step)
+        assert project.http.get(path).json()["progress"]["epoch"] == epoch
+    end(project.engine, lease, State.SUCCEEDED)
+    assert project.http.get(path).json()["progress"]["epoch"] == 7
 
 
 def test_a_diverged_job_says_why(project: Project) -> None:

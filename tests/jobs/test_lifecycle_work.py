@@ -96,7 +96,7 @@ class TestHeartbeat:
 
 class TestProgress:
     def test_summaries_are_merged_key_by_key(self, engine: Engine, lease: Lease) -> None:
-        first = {"last": {"lr": 0.1, "train/loss": 2.0}, "best": {"val/loss": 1.5}, "rate": 10.0, "epoch": 1}
+        first = {"last": {"lr": 0.1, "train/loss": 2.0}, "best": {"val/loss": 1.5}, "rate": 10.0, "other": 1}
         second = {"last": {"train/loss": math.nan}, "rate": math.inf, "eta_seconds": None}
         before = job_row(engine, lease.job_id)
         with engine.begin() as conn:
@@ -111,7 +111,7 @@ class TestProgress:
             "last": {"lr": 0.1},
             "best": {"val/loss": 1.5},
             "rate": math.inf,
-            "epoch": 1,
+            "other": 1,
             "eta_seconds": None,
         }
 

@@ -57,8 +57,6 @@ class Progress:
     """Sign of life and position, at most about four a second."""
 
     step: int
-    epoch: int
-    """Epoch of the step, from 1."""
     phase: PhaseName
     rate: float | None
     """Steps per second, lately; None before the second report."""

@@ -35,7 +35,7 @@ class Outbox:
     def __init__(self, emit: Emit, recorder: Recorder, resolved: Resolved) -> None:
         self.emit = emit
         self._recorder = recorder
-        self._steps_per_epoch, self._total_steps = resolved.steps_per_epoch, resolved.total_steps
+        self._total_steps = resolved.total_steps
         self._due = 0.0
         self._evaluated = 0
         self._history: deque[tuple[float, int]] = deque(maxlen=RATE_REPORTS)
@@ -69,7 +69,6 @@ class Outbox:
         self.emit(
             Progress(
                 step=step,
-                epoch=max(step - 1, 0) // self._steps_per_epoch + 1,
                 phase=phase,
                 rate=rate,
                 eta_seconds=left / rate if rate else None,
