@@ -46,6 +46,7 @@ import optim_core
 from bench.optim_goals import Figures, goals
 from bench.optim_sets import GRADIENT, OPTIMIZERS, PEERS, SETS, Batch, build_ours, build_peer
 from bench.optim_turns import Run, Streams, Turns
+from optim_core import gpu
 
 Seconds = dict[str, dict[str, float]]
 """Median seconds of a call, by threads and contender."""
@@ -53,7 +54,6 @@ Seconds = dict[str, dict[str, float]]
 MIDDLE, LARGE = 1_000_000, 20_000_000
 """Elements from which on `--quick` takes few optimizers; only two contenders are alive at once, and few loop."""
 QUICK = ("sgd", "adam")
-NATIVE = optim_core.backend().startswith("native")
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def main() -> None:
     arguments = parser.parse_args()
     began, load = time.perf_counter(), os.getloadavg()
     figures = Benchmark(arguments).run()
-    if NATIVE and arguments.device == "cpu":
+    if arguments.device == "cpu" and "plain" not in figures:
         figures["plain"] = plain_figures(arguments)
     figures["conditions"] |= {"load_average": [*load, *os.getloadavg()], "seconds": round(time.perf_counter() - began)}
     print(f"\n{'goal':56} {'':8} {'seen':>8}")
@@ -94,6 +94,8 @@ class Benchmark:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.quick, self.device = arguments.quick, arguments.device
+        self.backend = gpu.backend() if self.device == "cuda" else optim_core.backend()
+        self.kernel = not self.backend.startswith("torch")
         self.threads = ("cuda",) if self.device == "cuda" else ("1", "2")
         rounds, batch_seconds, seconds, min_rounds = (3, 0.004, 0.2, 1) if self.quick else (15, 0.02, 2.0, 3)
         self.turns = Turns(arguments.rounds or rounds, batch_seconds, seconds, min_rounds, self.device)
@@ -111,10 +113,10 @@ class Benchmark:
             began = time.perf_counter()
             model = SETS[name].model().to(self.device)
             steps |= self.steps(name, model)
-            if NATIVE:
+            if self.kernel:
                 loops |= self.loops(name, model) | self.clips(name, model)
             print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-        figures = steps | loops if NATIVE else {"plain": steps}
+        figures = steps | loops if self.kernel else {"plain": steps}
         return figures | {"conditions": self.conditions()}
 
     def steps(self, set_name: str, model: nn.Module) -> Figures:
@@ -188,7 +190,7 @@ class Benchmark:
 
     def conditions(self) -> dict[str, Any]:
         return {
-            "backend": optim_core.backend(),
+            "backend": self.backend,
             "cpu": cpu_name(),
             "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
             "torch": torch.__version__,

@@ -70,6 +70,15 @@ def available() -> bool:
     return _kernels() is not None
 
 
+def backend() -> str:
+    """What updates parameters on a GPU: "triton" with its version, for it compiles the kernel, or "torch"."""
+    if not available():
+        return "torch"
+    import triton
+
+    return f"triton {triton.__version__}"
+
+
 def takes(param: Tensor, grad: Tensor, state: Mapping[str, Tensor]) -> bool:
     """Whether the kernel can update this parameter: on a GPU, of one of `DTYPES`, all in the same dense layout."""
     if param.dtype not in DTYPES or not (param.is_cuda or _interpreted()) or not available():

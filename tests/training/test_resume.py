@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def test_another_kernel_is_named(tmp_path: Path) -> None:
     environment = os.environ | {"TRAIND_KERNEL": "torch"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     messages = [json.loads(line) for line in done.stdout.splitlines()]
-    here = optimizer_backend()
+    here = optimizer_backend("cpu")
     differences = [] if here == "torch" else [f"optimizer: was {here}, is torch"]
     assert [m["differences"] for m in messages if m["type"] == "ready"] == [differences]
     assert messages[-1]["state"] == "succeeded"
@@ -183,6 +184,13 @@ def test_another_kernel_is_named(tmp_path: Path) -> None:
 def test_why_a_kernel_is_missing_is_no_difference(monkeypatch: pytest.MonkeyPatch, backend: str, recorded: str) -> None:
     monkeypatch.setattr("worker.training.fingerprint.backend", lambda: backend)
     assert fingerprint(torch.device("cpu"), "")["optimizer"] == recorded
+
+
+def test_on_a_gpu_it_is_the_kernel_there_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton compiles it, so its version may decide bits; the native kernel has no part in it."""
+    assert optimizer_backend("cuda") == f"triton {version('triton')}"
+    monkeypatch.setattr("optim_core.gpu.available", lambda: False)
+    assert optimizer_backend("cuda") == "torch"
 
 
 SERVICE = ["sqlalchemy", "psycopg", "celery", "kombu", "redis", "fastapi", "alembic", "jobs.tables"]

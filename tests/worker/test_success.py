@@ -67,7 +67,7 @@ def test_telemetry_is_stored_like_any_metric(service: Service) -> None:
     assert {key: list(series[key].steps) for key in keys} == {key: [20, 40, 60] for key in keys}
     assert job.summary["last"]["optimizer/rate_p95/1"] == series["optimizer/rate_p95/1"].values[-1] > 0
     (attempt,) = service.attempts(job.id)
-    assert attempt.fingerprint["optimizer"] == optimizer_backend()
+    assert attempt.fingerprint["optimizer"] == optimizer_backend("cpu")
 
 
 def test_the_checkpoint_loads_into_the_model(service: Service) -> None:

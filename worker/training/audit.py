@@ -20,7 +20,6 @@ from torch.nn.utils import clip_grad_norm_
 from optim_core import SGD, Adam
 from traind.spec import Optimizer as OptimizerSpec
 from worker.training.compare import difference, flat, largest_ulp, pairs
-from worker.training.fingerprint import optimizer_backend
 from worker.training.messages import Audit, Checked, Control, Phase, Ready, Stopped, TrainerJob
 from worker.training.optimizer import Optimizer, build_optimizer
 from worker.training.outbox import Emit
@@ -54,14 +53,15 @@ def audit(job: TrainerJob, task: Audit, emit: Emit, control: Control) -> None:
         emit(Stopped(interrupted.kind, interrupted.step))
         return
     emit(Phase("compare"))
-    names = {"steps": task.steps, "optimizer": optimizer_backend(), "torch": torch.__version__}
+    names = {"steps": task.steps, "optimizer": ours.backend, "torch": torch.__version__}
     emit(Checked(task.steps + len(theirs.crcs), {**names, **_judge(ours, theirs)}))
 
 
 class _Pass:
     """What a pass left: its tensors, a CRC-32 of the weights after each step, and why it ended early."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
         self.crcs: list[int] = []
         self.ended: str | None = None
         self.tensors = Tensors()
@@ -92,7 +92,7 @@ def _pass(
     session, _ = prepare(job, emit, build=build)
     if done == 0:
         emit(Ready(session.fingerprint, job.resolved.n_parameters, 0, []))
-    left = _Pass()
+    left = _Pass(session.fingerprint["optimizer"])
     note = partial(left.note_step, session.model)
     left.ended = replay(job, session, emit, control, to_step=steps, done=done, on_step=note)
     left.keep(session)

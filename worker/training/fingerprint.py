@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from optim_core import backend
+from optim_core import backend, gpu
 from traind.spec import Resolved
 from worker.training.errors import DeviceUnavailable
 
@@ -43,7 +43,7 @@ def fingerprint(device: torch.device, dataset_sha256: str) -> Fingerprint:
     found: Fingerprint = {
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "optimizer": optimizer_backend(),
+        "optimizer": optimizer_backend(device.type),
         "device": device.type,
         "machine": platform.machine(),
         "cpu": cpu_model(),
@@ -63,9 +63,12 @@ def fingerprint(device: torch.device, dataset_sha256: str) -> Fingerprint:
     return found
 
 
-def optimizer_backend() -> str:
-    """What updates parameters: "native (avx512)" or the like, or "torch", without why: that changes no bit."""
-    found = backend()
+def optimizer_backend(device: str) -> str:
+    """What updates parameters on "cpu" or "cuda": "native (avx512)", "triton 3.7.1" or the like, or "torch".
+
+    Without why it is "torch": that changes no bit.
+    """
+    found = gpu.backend() if device == "cuda" else backend()
     return "torch" if found.startswith("torch ") else found
 
 
