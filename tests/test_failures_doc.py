@@ -32,7 +32,9 @@ SEEN_BY = {
     "The trainer segfaults": f"{WORKER}test_crash.py::test_the_last_output_is_kept",
     "torch is refused": f"{WORKER}test_machine_faults.py::test_memory_that_is_refused_is_not_asked_for_again",
     "The trainer hangs": f"{WORKER}test_crash.py::test_a_silent_trainer_is_killed",
-    "The scratch disk": f"{WORKER}test_machine_faults.py::test_a_disk_that_fills_while_a_checkpoint_is_written",
+    "The scratch disk is": f"{WORKER}test_machine_faults.py::test_a_disk_that_fills_while_a_checkpoint_is_written",
+    "The scratch disk changes": f"{WORKER}test_damage.py::"
+    "test_where_only_this_machine_s_copy_changed_the_checkpoint_keeps_its_place",
     "The data cannot": f"{WORKER}test_machine_faults.py::test_each_way_of_not_being_there_has_its_code",
     "A download": f"{WORKER}test_machine_faults.py::test_a_slow_download_is_a_sign_of_life_and_a_silent_one_is_none",
     "A stored checkpoint": f"{WORKER}test_damage.py::test_a_flipped_bit_and_a_lost_chunk_lead_to_the_ones_before",

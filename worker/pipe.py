@@ -21,7 +21,7 @@ from jobs.lifecycle.lease import Lease
 from jobs.lifecycle.work import CheckpointRef, record_fingerprint, record_metrics, record_progress
 from jobs.metrics.codec import Segment
 from jobs.states import State
-from worker.training.errors import CheckpointCorrupt
+from worker.training.errors import CheckpointCorrupt, CheckpointUnreadable
 from worker.training.messages import (
     Checked,
     Checkpoint,
@@ -51,7 +51,7 @@ class Pipe:
 
     `on_ready` is called when the trainer has loaded everything. `why_gone` says how a trainer ended that did not say
     so itself. Where the trainer finds `origin`, the checkpoint it trains on from, damaged, the next attempt starts from
-    the one before.
+    the one before; unless, by `origin_is_as_stored`, it is only this machine's copy.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Pipe:
         on_ready: Callable[[], None],
         why_gone: Callable[[], Ending],
         origin: CheckpointRef | None,
+        origin_is_as_stored: Callable[[], bool],
     ) -> None:
         self._link = link
         self._engine = engine
@@ -74,6 +75,7 @@ class Pipe:
         self._on_ready = on_ready
         self._why_gone = why_gone
         self._origin = origin
+        self._origin_is_as_stored = origin_is_as_stored
         self._seq = 0
         self._phase = "load"
         self._step = 0
@@ -174,8 +176,13 @@ class Pipe:
         return write_through(self._engine, write, self._verdict.pause)
 
     def _failure(self, message: Failed) -> Ending:
-        damaged = self._origin.id if self._origin and message.code == CheckpointCorrupt.code else None
-        retryable = message.retryable or damaged is not None
+        code, text, retryable, damaged = message.code, message.message, message.retryable, None
+        if code == CheckpointCorrupt.code:
+            if not self._origin_is_as_stored():
+                code, retryable = CheckpointUnreadable.code, True
+                text += "; this machine's copy is not what was downloaded, so its disk is in trouble"
+            elif self._origin is not None:
+                damaged, retryable = self._origin.id, True
         more = {"traceback": message.traceback} if message.traceback else {}
-        error = error_document(message.code, message.message, retryable=retryable, **more)
+        error = error_document(code, text, retryable=retryable, **more)
         return Crash(error, damaged) if retryable else Finish(State.FAILED, summary={}, error=error)

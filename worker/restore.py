@@ -40,6 +40,20 @@ def restore(engine: Engine, checkpoint: CheckpointRef, folder: Path, pause: Paus
     return files
 
 
+def is_as_stored(engine: Engine, checkpoint: CheckpointRef, files: CheckpointFiles, pause: Pause) -> bool:
+    """Whether the files of `restore` still have the SHA-256 that was uploaded: this machine may have changed them."""
+    for blob_id, path in _parts(checkpoint, files).values():
+        try:
+            info = write_through(engine, partial(blob_info, blob_id=blob_id), pause)
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").digest()
+        except (NotFound, OSError):
+            return False
+        if found != info.sha256:
+            return False
+    return True
+
+
 def fetch(
     engine: Engine, checkpoint: CheckpointRef, folder: Path, pause: Pause
 ) -> tuple[CheckpointFiles, dict[FilePart, bool]]:

@@ -40,7 +40,7 @@ SUMMARY = {"last": {"train/loss": 0.1}, "best": {"val/loss": {"value": 0.5, "ste
     [
         Phase("load"),
         Ready({"torch": "2.13.0"}, 10, 5, ["threads: was 1, is 2"]),
-        Progress(7, 1, "train", None, None, 0),
+        Progress(7, "train", None, None, 0),
         Metrics(1, 2, {"lr": {"steps": [1, 2], "times": [0.1, 0.2], "values": [1e-3, 1e-300]}}, SUMMARY),
         Checkpoint(5, "final", "/a", "/b", 1, 2, "aa", "bb", SUMMARY),
         Finished("diverged", 9, SUMMARY, {"code": "diverged"}),

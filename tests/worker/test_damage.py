@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import Row, delete, select, update
 
 from jobs.blobs import read_range
 from jobs.tables import blob, blob_chunk
+from tests.folders import found
 from tests.worker.conftest import StartWorker
-from tests.worker.service import BRIEF, Service
-from tests.worker.test_check import checkpoints, flip, offset
+from tests.worker.processes import Worker
+from tests.worker.service import BRIEF, Service, until
+from tests.worker.test_check import ask_verify, checkpoints, flip, offset, ring
 from tests.worker.test_pause import points
 
 STOPPING = BRIEF | {"training": {"steps": 60, "threads": 1, "checkpoint_every": 25, "log_every": 7}}
+
+
+BACK = "UPDATE job SET state = 'queued', finished_at = NULL WHERE id = :job RETURNING id"
 
 
 @pytest.fixture
@@ -25,14 +31,21 @@ def cut(service: Service, start: StartWorker, queue: str) -> UUID:
     job_id = service.submit(STOPPING, queue=queue, max_runtime_seconds=86_400)
     with start("first"):
         assert service.wait_final(job_id).state == "succeeded"
-    back = "UPDATE job SET state = 'queued', finished_at = NULL WHERE id = :job RETURNING id"
-    service.rows(back, job=job_id)
+    service.rows(BACK, job=job_id)
     return job_id
 
 
 def damaged(service: Service, job_id: UUID) -> list[tuple[int, str]]:
     events = [event.data for event in service.events(job_id) if event.kind == "checkpoint-damaged"]
     return [(data["step"], data["damage"]) for data in events]
+
+
+def downloaded(service: Service, worker: Worker, job_id: UUID, checkpoint: Row[Any]) -> list[Path]:
+    """The files of a checkpoint, weights first, that are whole in the scratch folder."""
+    stored = select(blob.c.sha256).where(blob.c.id.in_([checkpoint.model_blob_id, checkpoint.state_blob_id]))
+    hashes = {row.sha256 for row in service.rows(stored)}
+    paths = found(worker.scratch, f"{job_id}-*/from-{checkpoint.id}.*.safetensors")
+    return sorted(path for path in paths if hashlib.sha256(path.read_bytes()).digest() in hashes)
 
 
 def assert_as_never_stopped(service: Service, job_id: UUID, queue: str) -> None:
@@ -94,6 +107,36 @@ def test_what_only_the_trainer_can_see_costs_an_attempt(
         assert step == 60
         assert "CRC-32" in damage
         assert_as_never_stopped(service, cut, queue)
+
+
+@pytest.mark.parametrize("checked", [False, True], ids=["job", "check"])
+def test_where_only_this_machine_s_copy_changed_the_checkpoint_keeps_its_place(
+    service: Service, start: StartWorker, queue: str, cut: UUID, checked: bool
+) -> None:
+    """A bit flips in the scratch folder between download and loading: the attempt is lost, the checkpoint is not."""
+    _, second, third = checkpoints(service, cut)
+    with start("next") as worker:
+        service.wait_final(cut)
+        server = worker.fork_server()
+        server.suspend()
+        if checked:
+            job_id, origin = ask_verify(service, third.id, queue), second
+        else:
+            job_id, origin = cut, third
+            service.rows(BACK, job=cut)
+            ring(service, queue)
+        model, _ = until(lambda: downloaded(service, worker, job_id, origin), lambda paths: len(paths) == 2)
+        content = bytearray(model.read_bytes())
+        content[-1] ^= 1
+        model.write_bytes(content)
+        server.resume()
+        job = service.wait_final(job_id)
+    assert (job.state, job.crash_count) == ("succeeded", 1)
+    attempts = service.attempts(job_id)[-2:]
+    assert [attempt.outcome for attempt in attempts] == ["crashed", "succeeded"]
+    assert (attempts[0].error["code"], attempts[0].error["retryable"]) == ("checkpoint-unreadable", True)
+    assert damaged(service, cut) == []
+    assert attempts[1].from_checkpoint_id == attempts[0].from_checkpoint_id
 
 
 def test_a_resume_by_another_kernel_is_not_exact_and_says_why(
