@@ -66,7 +66,7 @@ def test_kill_9_of_the_guard_leaves_nothing(tmp_path: Path, family: Family) -> N
 
 
 def test_it_ends_by_its_steps_then_by_force(tmp_path: Path, family: Family) -> None:
-    program = python(STUBBORN, tmp_path, stop=((signal.SIGTERM, 0.2), (signal.SIGTERM, 0.2)))
+    program = python(STUBBORN, tmp_path, stop=((signal.SIGTERM, 1.0), (signal.SIGTERM, 1.0)))
     process = family.start(program)
     log_until(program, "started")
     process.terminate()
@@ -118,10 +118,13 @@ def test_a_log_is_bounded(tmp_path: Path) -> None:
 def test_what_a_program_leaves_behind_ends_before_its_guard(tmp_path: Path, family: Family) -> None:
     code = """
         import os, signal
+        read, write = os.pipe()
         if os.fork() == 0:
             os.setsid()
             print(os.getpid(), flush=True)
+            os.write(write, b"printed")
             signal.pause()
+        os.read(read, 1)
         """
     process = family.start(program := python(code, tmp_path))
     left = psutil.Process(int(log_until(program, "\n")))

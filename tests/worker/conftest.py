@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from jobs.database import make_engine
 from tests.conftest import Servers, fresh_database
@@ -37,6 +37,12 @@ def shared_worker(service: Service, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("shared-worker")
     with start_worker(service.database_url, service.redis_url, folder, "--queues", "default,rescue") as worker:
         yield worker
+
+
+@pytest.fixture
+def alone(database_url: str, redis_url: str, engine: Engine, project_id: int) -> Service:
+    """An installation without the shared worker: who is cut off from Postgres is everybody."""
+    return Service(database_url, redis_url, engine, project_id)
 
 
 @pytest.fixture

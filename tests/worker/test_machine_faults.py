@@ -121,7 +121,9 @@ class TestScratch:
         assert (attempts[0].outcome, attempts[0].error["code"]) == ("crashed", "scratch-full")
         assert "did not fit" in attempts[0].error["message"]
         assert attempts[1].from_step >= 200
-        assert not service.rows("SELECT 1 FROM checkpoint WHERE job_id = :job AND NOT complete", job=job_id)
+        assert not service.rows(
+            "SELECT 1 FROM checkpoint WHERE job_id = :job AND attempt = 1 AND NOT complete", job=job_id
+        )
 
 
 class TestData:

@@ -16,7 +16,6 @@ import psycopg
 import pytest
 import redis
 from fastapi.testclient import TestClient
-from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from api.app import create_app
@@ -25,7 +24,7 @@ from jobs.doorbell import Doorbell, wake_queue
 from jobs.settings import Settings
 from tests.embedded import servers_for_tests
 from tests.worker.conftest import StartWorker
-from tests.worker.processes import Worker, cpu_seconds, start_worker, wait_dead
+from tests.worker.processes import Worker, cpu_seconds, cpu_seconds_at_rest, start_worker, wait_dead
 from tests.worker.proxy import postgres_proxy, redis_proxy
 from tests.worker.service import (
     BRIEF,
@@ -58,12 +57,6 @@ def test_all_connections_are_ended(service: Service, shared_worker: Worker) -> N
     assert numbers == sorted(set(numbers))
 
 
-@pytest.fixture
-def alone(database_url: str, redis_url: str, engine: Engine, project_id: int) -> Service:
-    """An installation without the tests' shared worker: who is cut off from Postgres is everybody."""
-    return Service(database_url, redis_url, engine, project_id)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_postgres_is_unreachable_for_half_a_minute_of_a_minutes_lease(alone: Service, tmp_path: Path) -> None:
@@ -90,7 +83,7 @@ def test_postgres_is_unreachable_for_half_a_minute_of_a_minutes_lease(alone: Ser
         proxy.cut()
         worker.process.send_signal(signal.SIGCONT)
         until(trainer.status, lambda status: status == psutil.STATUS_STOPPED)
-        computed = cpu_seconds(trainer)
+        computed = cpu_seconds_at_rest(trainer)
         while time.monotonic() < cut_at + 30:
             assert trainer.status() == psutil.STATUS_STOPPED
             time.sleep(0.05)
@@ -134,7 +127,8 @@ def test_postgres_is_restarted_twice(restartable: Service, tmp_path: Path) -> No
 def test_postgres_has_no_connection_left(restartable: Service, tmp_path: Path) -> None:
     """Others have them all: as if it were away, and the job goes on when one is free."""
     settings = Settings(database_url=restartable.database_url, redis_url=restartable.redis_url)  # type: ignore[arg-type]
-    with start_worker(restartable.database_url, restartable.redis_url, tmp_path / "worker") as worker:
+    patient = {"SUSPICION_SECONDS": "60"}
+    with start_worker(restartable.database_url, restartable.redis_url, tmp_path / "worker", **patient) as worker:
         job_id = restartable.submit(LASTING)
         restartable.wait_saved(job_id)
         trainer = worker.trainer()
@@ -230,7 +224,7 @@ def test_one_worker_loses_its_way_to_postgres(service: Service, shared_worker: W
         trainer = victim.trainer()
         proxy.cut()
         until(trainer.status, lambda status: status == psutil.STATUS_STOPPED)
-        computed = cpu_seconds(trainer)
+        computed = cpu_seconds_at_rest(trainer)
         service.cancel(blocker)
         service.wait(job_id, lambda job: job.attempt == 2 and job.observed_step > job.saved_step)
         assert (trainer.status(), cpu_seconds(trainer)) == (psutil.STATUS_STOPPED, computed)

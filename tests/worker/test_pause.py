@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -11,18 +12,18 @@ from sqlalchemy import Row
 
 from jobs.metrics import store
 from tests.worker.conftest import StartWorker
-from tests.worker.processes import Worker, wait_dead
+from tests.worker.processes import Worker, start_worker, wait_dead
 from tests.worker.proxy import postgres_proxy
 from tests.worker.service import BRIEF, LONG, MEDIUM, MEDIUM_STEPS, Service, until
-from tests.worker.test_cancel import HUGE_PRODUCT, LONG_LOAD, WITHIN_SECONDS, cancel_and_time
+from tests.worker.test_cancel import HUGE_PRODUCT, JOB_WITHIN_SECONDS, LONG_LOAD, WITHIN_SECONDS, cancel_and_time
 
 SLOW_EVALUATION = {
-    "dataset": {"name": "synthetic_classification", "n_samples": 200_000, "n_features": 16},
+    "dataset": {"name": "synthetic_classification", "n_samples": 400_000, "n_features": 16},
     "model": {"name": "mlp", "hidden": [1_024, 1_024]},
     "optimizer": {"name": "sgd"},
     "training": {"steps": 3, "batch_size": 16, "eval_every": 1, "threads": 1},
 }
-"""A step takes a millisecond, its evaluation over a second."""
+"""A step takes a millisecond, its evaluation some seconds."""
 LARGE = {
     "dataset": {"name": "synthetic_regression", "n_samples": 10, "n_features": 4_096},
     "model": {"name": "mlp", "hidden": [16_384]},
@@ -34,7 +35,7 @@ EXACT = BRIEF | {
     "optimizer": {"name": "adam", "amsgrad": True},
     "model": {"name": "mlp", "hidden": [32], "dropout": 0.3},
     "schedule": {"name": "cosine", "warmup_steps": 50},
-    "training": {"steps": 3_000, "threads": 1, "log_every": 7, "eval_every": 45},
+    "training": {"steps": 6_000, "threads": 1, "log_every": 7, "eval_every": 45},
 }
 
 
@@ -103,7 +104,7 @@ def test_a_trainer_that_loads_has_nothing_to_save(service: Service) -> None:
     job_id = service.submit(LONG_LOAD)
     service.wait(job_id, lambda job: job.phase == "load")
     service.pause(job_id)
-    job = service.wait(job_id, lambda job: job.state == "paused", seconds=WITHIN_SECONDS)
+    job = service.wait(job_id, lambda job: job.state == "paused", seconds=JOB_WITHIN_SECONDS)
 
     assert (job.observed_step, job.saved_step, job.crash_count) == (0, None, 0)
     assert service.attempts(job_id)[0].outcome == "paused"
@@ -192,18 +193,22 @@ def test_after_its_time_it_is_paused_as_of_the_last_checkpoint(
     assert move_of(service, job_id, "paused") == {"reason": "pause-expired", "saved_step": None}
 
 
-def test_asked_while_postgres_is_away_it_is_heeded_afterwards(service: Service, start: StartWorker, queue: str) -> None:
-    with postgres_proxy(service.database_url) as (proxy, url), start("cut-off", DATABASE_URL=url) as worker:
-        job_id = service.submit(MEDIUM, queue=queue)
-        service.wait_step(job_id, 100)
+def test_asked_while_postgres_is_away_it_is_heeded_afterwards(alone: Service, tmp_path: Path) -> None:
+    """Nobody else is there to take the job meanwhile."""
+    with (
+        postgres_proxy(alone.database_url) as (proxy, url),
+        start_worker(url, alone.redis_url, tmp_path / "cut-off", SUSPICION_SECONDS="60") as worker,
+    ):
+        job_id = alone.submit(MEDIUM)
+        alone.wait_step(job_id, 100)
         proxy.cut()
         worker.wait_log("the heartbeat's connection broke")
-        service.pause(job_id)
+        alone.pause(job_id)
         proxy.up()
-        job = service.wait(job_id, lambda job: job.state == "paused")
-        assert service.checkpoints(job_id)[-1].step == job.saved_step
-        service.resume(job_id)
-        job = service.wait_final(job_id)
+        job = alone.wait(job_id, lambda job: job.state == "paused")
+        assert alone.checkpoints(job_id)[-1].step == job.saved_step
+        alone.resume(job_id)
+        job = alone.wait_final(job_id)
 
     assert (job.state, job.attempt, job.crash_count) == ("succeeded", 2, 0)
-    assert service.steps(job_id) == MEDIUM_STEPS
+    assert alone.steps(job_id) == MEDIUM_STEPS
