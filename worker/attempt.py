@@ -27,7 +27,7 @@ from worker.host import Host
 from worker.judgement import gone, over_time, stalled
 from worker.pipe import Pipe
 from worker.process import StartFailed
-from worker.restore import CheckpointDamaged, is_as_stored, restore
+from worker.restore import CheckpointDamaged, restore
 from worker.trainer import Killed, Trainer
 from worker.training.messages import Audit, CheckpointFiles, DataSettings, TrainerJob, Verify
 from worker.uploads import Uploads
@@ -119,8 +119,8 @@ class Attempt:
             verdict=self._verdict,
             on_ready=self._wishes.set_ready,
             why_gone=partial(gone, self._trainer, self._log_path),
-            origin=None if self._claim.check else self._claim.checkpoint,
-            origin_is_as_stored=partial(self._origin_is_as_stored, files),
+            origin=self._claim.checkpoint,
+            checking=self._claim.check is not None,
         )
         with pipe, uploads:
             self._verdict.guard(partial(self._supervise, pipe, uploads))
@@ -136,10 +136,6 @@ class Attempt:
             self._claim = replace(self._claim, from_step=point.step, checkpoint=point.checkpoint)
             self._log.warning("a damaged checkpoint is set aside", checkpoint=checkpoint.id, from_step=point.step)
         return None
-
-    def _origin_is_as_stored(self, files: CheckpointFiles | None) -> bool:
-        origin = self._claim.checkpoint
-        return origin is None or files is None or is_as_stored(self._host.engine, origin, files, self._pause)
 
     def _job(self, files: CheckpointFiles | None, check: Verify | Audit | None) -> str:
         settings = self._host.settings

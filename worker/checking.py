@@ -42,11 +42,15 @@ def _origin(engine: Engine, checkpoint: CheckpointRef, folder: Path, pause: Paus
     try:
         return restore(engine, checkpoint, folder, pause)
     except CheckpointDamaged as error:
-        raise CannotCheck(
-            "checkpoint-corrupt",
-            f"checkpoint {checkpoint.id} of step {checkpoint.step}, where the replay starts, is damaged itself "
-            f"({error}); verify checkpoint {checkpoint.id}",
-        ) from None
+        raise CannotCheck("checkpoint-corrupt", damaged_start(checkpoint, str(error))) from None
+
+
+def damaged_start(checkpoint: CheckpointRef, why: str) -> str:
+    """What a check says whose replay cannot start from this checkpoint."""
+    return (
+        f"checkpoint {checkpoint.id} of step {checkpoint.step}, where the replay starts, is damaged itself ({why}); "
+        f"verify checkpoint {checkpoint.id}"
+    )
 
 
 def _gone(checkpoint_id: int) -> CannotCheck:

@@ -21,7 +21,8 @@ from jobs.lifecycle.lease import Lease
 from jobs.lifecycle.work import CheckpointRef, record_fingerprint, record_metrics, record_progress
 from jobs.metrics.codec import Segment
 from jobs.states import State
-from worker.training.errors import CheckpointCorrupt, CheckpointUnreadable
+from worker.checking import damaged_start
+from worker.training.errors import CheckpointCorrupt
 from worker.training.messages import (
     Checked,
     Checkpoint,
@@ -51,7 +52,7 @@ class Pipe:
 
     `on_ready` is called when the trainer has loaded everything. `why_gone` says how a trainer ended that did not say
     so itself. Where the trainer finds `origin`, the checkpoint it trains on from, damaged, the next attempt starts from
-    the one before; unless, by `origin_is_as_stored`, it is only this machine's copy.
+    the one before; a check cannot, and fails.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Pipe:
         on_ready: Callable[[], None],
         why_gone: Callable[[], Ending],
         origin: CheckpointRef | None,
-        origin_is_as_stored: Callable[[], bool],
+        checking: bool,
     ) -> None:
         self._link = link
         self._engine = engine
@@ -75,7 +76,7 @@ class Pipe:
         self._on_ready = on_ready
         self._why_gone = why_gone
         self._origin = origin
-        self._origin_is_as_stored = origin_is_as_stored
+        self._checking = checking
         self._seq = 0
         self._phase = "load"
         self._step = 0
@@ -176,13 +177,12 @@ class Pipe:
         return write_through(self._engine, write, self._verdict.pause)
 
     def _failure(self, message: Failed) -> Ending:
-        code, text, retryable, damaged = message.code, message.message, message.retryable, None
-        if code == CheckpointCorrupt.code:
-            if not self._origin_is_as_stored():
-                code, retryable = CheckpointUnreadable.code, True
-                text += "; this machine's copy is not what was downloaded, so its disk is in trouble"
-            elif self._origin is not None:
+        text, retryable, damaged = message.message, message.retryable, None
+        if self._origin is not None and message.code == CheckpointCorrupt.code:
+            if self._checking:
+                text = damaged_start(self._origin, text)
+            else:
                 damaged, retryable = self._origin.id, True
         more = {"traceback": message.traceback} if message.traceback else {}
-        error = error_document(code, text, retryable=retryable, **more)
+        error = error_document(message.code, text, retryable=retryable, **more)
         return Crash(error, damaged) if retryable else Finish(State.FAILED, summary={}, error=error)

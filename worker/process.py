@@ -14,6 +14,8 @@ import select
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -25,6 +27,8 @@ import structlog
 from worker import child
 
 START_SECONDS = 30.0
+LOOK_SECONDS = 0.1
+"""Between two looks at whether a trainer that starts is still wanted."""
 WARM_UP_SECONDS = 120.0
 LINUX = sys.platform == "linux"
 
@@ -112,25 +116,27 @@ class Process:
                 self._pidfd = None
 
 
-def start(job: str, log_path: Path) -> Process:
+def start(job: str, log_path: Path, *, wanted: Callable[[], bool]) -> Process:
     """A trainer for `job`, a TrainerJob as JSON; it waits to be told RunUntil.
 
-    A fork server that dies under the start is tried once more.
+    A fork server that dies under the start is tried once more, and none is waited for that is not `wanted` any more.
 
     Raises StartFailed.
     """
     try:
-        return _start(job, log_path)
+        return _start(job, log_path, wanted)
     except (OSError, EOFError) as first:
+        if not wanted():
+            raise StartFailed("no trainer is wanted any more") from first
         log.warning("the fork server did not start a trainer; trying once more", error=repr(first))
     try:
-        return _start(job, log_path)
+        return _start(job, log_path, wanted)
     except (OSError, EOFError) as second:
         raise StartFailed(f"the fork server did not start a trainer, twice: {second!r}") from second
 
 
-def _start(job: str, log_path: Path) -> Process:
-    """One try, given up after START_SECONDS; whatever comes to life later finds its death pipe closed."""
+def _start(job: str, log_path: Path, wanted: Callable[[], bool]) -> Process:
+    """One try, given up in time or when it is not wanted; whatever comes to life later finds its death pipe closed."""
     context = _context()
     ours, theirs = context.Pipe(duplex=True)
     death_read, death_write = context.Pipe(duplex=False)
@@ -144,8 +150,10 @@ def _start(job: str, log_path: Path) -> Process:
             failures.append(error)
 
     thread = threading.Thread(target=try_it, name="start-trainer", daemon=True)
+    give_up_at = time.monotonic() + START_SECONDS
     thread.start()
-    thread.join(START_SECONDS)
+    while thread.is_alive() and wanted() and time.monotonic() < give_up_at:
+        thread.join(LOOK_SECONDS)
     if thread.is_alive():
         failures.append(TimeoutError(f"no answer in {START_SECONDS:g} s"))
     if failures:

@@ -29,29 +29,15 @@ def restore(engine: Engine, checkpoint: CheckpointRef, folder: Path, pause: Paus
     `pause` is called with seconds to wait, 0 after each chunk, and may raise to give up. Raises CheckpointDamaged
     where a file's SHA-256 is another, or a part of it is gone.
     """
-    files = _files(folder, f"from-{checkpoint.id}")
-    for part, (blob_id, path) in _parts(checkpoint, files).items():
+    hashes = dict[FilePart, str]()
+    for part, (blob_id, path) in _parts(checkpoint, folder, "from").items():
         try:
-            intact = _download(engine, blob_id, path, pause)
+            hashes[part], intact = _download(engine, blob_id, path, pause)
         except NotFound:
             raise CheckpointDamaged(f"a part of its {part} is gone") from None
         if not intact:
             raise CheckpointDamaged(f"its {part} has another SHA-256 than was uploaded")
-    return files
-
-
-def is_as_stored(engine: Engine, checkpoint: CheckpointRef, files: CheckpointFiles, pause: Pause) -> bool:
-    """Whether the files of `restore` still have the SHA-256 that was uploaded: this machine may have changed them."""
-    for blob_id, path in _parts(checkpoint, files).values():
-        try:
-            info = write_through(engine, partial(blob_info, blob_id=blob_id), pause)
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").digest()
-        except (NotFound, OSError):
-            return False
-        if found != info.sha256:
-            return False
-    return True
+    return _files(checkpoint, folder, "from", hashes)
 
 
 def fetch(
@@ -61,31 +47,31 @@ def fetch(
 
     Raises NotFound where the checkpoint was deleted.
     """
-    files = _files(folder, "subject")
-    intact = dict[FilePart, bool]()
-    for part, (blob_id, path) in _parts(checkpoint, files).items():
+    hashes, intact = dict[FilePart, str](), dict[FilePart, bool]()
+    for part, (blob_id, path) in _parts(checkpoint, folder, "subject").items():
         try:
-            intact[part] = _download(engine, blob_id, path, pause)
+            hashes[part], intact[part] = _download(engine, blob_id, path, pause)
         except NotFound:  # a chunk is missing, or all of them with the blob
             write_through(engine, partial(blob_info, blob_id=blob_id), pause)
             intact[part] = False
-    return files, intact
+    return _files(checkpoint, folder, "subject", hashes), intact
 
 
-def _files(folder: Path, name: str) -> CheckpointFiles:
-    paths = {f"{part}_path": folder / f"{name}.{part}.safetensors" for part in ("model", "state")}
-    return CheckpointFiles.model_validate(paths)
-
-
-def _parts(checkpoint: CheckpointRef, files: CheckpointFiles) -> dict[FilePart, tuple[int, Path]]:
+def _parts(checkpoint: CheckpointRef, folder: Path, name: str) -> dict[FilePart, tuple[int, Path]]:
+    """The blob and the path of each file."""
     return {
-        "model": (checkpoint.model_blob_id, files.model_path),
-        "state": (checkpoint.state_blob_id, files.state_path),
+        "model": (checkpoint.model_blob_id, folder / f"{name}-{checkpoint.id}.model.safetensors"),
+        "state": (checkpoint.state_blob_id, folder / f"{name}-{checkpoint.id}.state.safetensors"),
     }
 
 
-def _download(engine: Engine, blob_id: int, path: Path, pause: Pause) -> bool:
-    """Whether what was written to `path` has the blob's SHA-256."""
+def _files(checkpoint: CheckpointRef, folder: Path, name: str, hashes: dict[FilePart, str]) -> CheckpointFiles:
+    paths = {f"{part}_path": path for part, (_, path) in _parts(checkpoint, folder, name).items()}
+    return CheckpointFiles.model_validate(paths | {f"{part}_sha256": value for part, value in hashes.items()})
+
+
+def _download(engine: Engine, blob_id: int, path: Path, pause: Pause) -> tuple[str, bool]:
+    """The SHA-256 of what was written to `path`, and whether it is the blob's."""
     info = write_through(engine, partial(blob_info, blob_id=blob_id), pause)
     digest = hashlib.sha256()
     done = 0
@@ -100,4 +86,4 @@ def _download(engine: Engine, blob_id: int, path: Path, pause: Pause) -> bool:
                 if not is_outage(error):
                     raise
                 pause(FIRST_PAUSE_SECONDS)
-    return digest.digest() == info.sha256
+    return digest.hexdigest(), digest.digest() == info.sha256

@@ -33,8 +33,8 @@ class Trainer:
         self._killed = False
 
     def start(self, job: str, log_path: Path) -> Connection:
-        """Start the process and return its link. Raises StartFailed, or Killed where `kill` came first."""
-        process = start(job, log_path)
+        """Start the process and return its link. Raises StartFailed, or Killed where `kill` came first or meanwhile."""
+        process = start(job, log_path, wanted=lambda: not self._killed)
         with self._lock:
             self._process = process
             process.send(encode(RunUntil(self._run_until)))

@@ -33,16 +33,18 @@ def end_attempt(
     conn.execute(update(attempt).where(mine).values(changes))
 
 
-def after_crash(conn: Connection, row: AnyRow, outcome: Outcome, *, error: dict[str, Any], log: str | None) -> State:
+def after_crash(
+    conn: Connection, row: AnyRow, outcome: Outcome, *, error: dict[str, Any], log: str | None, counts: bool = True
+) -> State:
     """Close the attempt, count its crash and move the locked job on; returns where to."""
     end_attempt(conn, row, outcome, error=error, log=log)
-    crashes = row.crash_count + 1
+    crashes = row.crash_count + counts
     target = _next(row, crashes)
     values: dict[str, Any] = {"crash_count": crashes}
     if target is State.FAILED:
         values["error"] = pack(error)
     if target is State.QUEUED:
-        values["not_before"] = after(backoff_seconds(crashes))
+        values["not_before"] = after(backoff_seconds(crashes if counts else 0))
     move(conn, row, target, {"error": error, "crash_count": crashes}, **values)
     return target
 

@@ -139,7 +139,8 @@ def crash(
 ) -> State:
     """The attempt crashed: count it; returns the job's next state (see `crash.after_crash`). Repeatable.
 
-    `damaged` is the checkpoint that it started from, where that was the cause: no attempt starts from it any more.
+    `damaged` is the checkpoint that it started from, where that was the cause: no attempt starts from it any more, and
+    the crash does not count, for there are only so many checkpoints.
     """
     try:
         row = lock(conn, lease)
@@ -147,7 +148,7 @@ def crash(
         return _left_before(conn, lease, {Outcome.CRASHED})
     if damaged is not None:
         step_back(conn, row, checkpoint_id=damaged, damage=error["message"])
-    return after_crash(conn, row, Outcome.CRASHED, error=error, log=log)
+    return after_crash(conn, row, Outcome.CRASHED, error=error, log=log, counts=damaged is None)
 
 
 def requeue(conn: Connection, lease: Lease, *, reason: str, log: str | None) -> State:

@@ -109,6 +109,21 @@ def test_while_a_checkpoint_is_uploaded(service: Service, shared_worker: Worker)
     assert service.rows("SELECT complete FROM checkpoint WHERE job_id = :job", job=job_id) == [(False,)]
 
 
+def test_while_the_fork_server_hangs(service: Service, shared_worker: Worker) -> None:
+    server = shared_worker.fork_server()
+    server.suspend()
+    try:
+        job_id = service.submit(LONG)
+        service.wait(job_id, lambda job: job.state == "running")
+        shared_worker.wait_log(f"{job_id}")
+        service.cancel(job_id)
+        job = service.wait_final(job_id, seconds=JOB_WITHIN_SECONDS)
+    finally:
+        server.resume()
+    assert (job.state, job.error) == ("cancelled", None)
+    assert service.wait_final(service.submit(BRIEF)).state == "succeeded"
+
+
 def test_before_the_trainer_has_started(service: Service, shared_worker: Worker) -> None:
     """A request that came before the worker listens is found by its first heartbeat."""
     job_id = service.submit(LONG, ring=False)

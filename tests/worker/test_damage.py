@@ -16,7 +16,7 @@ from tests.folders import found
 from tests.worker.conftest import StartWorker
 from tests.worker.processes import Worker
 from tests.worker.service import BRIEF, Service, until
-from tests.worker.test_check import ask_verify, checkpoints, flip, offset, ring
+from tests.worker.test_check import ask_verify, checkpoints, flip, offset, ring, run_of
 from tests.worker.test_pause import points
 
 STOPPING = BRIEF | {"training": {"steps": 60, "threads": 1, "checkpoint_every": 25, "log_every": 7}}
@@ -44,8 +44,17 @@ def downloaded(service: Service, worker: Worker, job_id: UUID, checkpoint: Row[A
     """The files of a checkpoint, weights first, that are whole in the scratch folder."""
     stored = select(blob.c.sha256).where(blob.c.id.in_([checkpoint.model_blob_id, checkpoint.state_blob_id]))
     hashes = {row.sha256 for row in service.rows(stored)}
-    paths = found(worker.scratch, f"{job_id}-*/from-{checkpoint.id}.*.safetensors")
+    paths = found(worker.scratch, f"{job_id}-*/*-{checkpoint.id}.*.safetensors")
     return sorted(path for path in paths if hashlib.sha256(path.read_bytes()).digest() in hashes)
+
+
+def falsify(service: Service, blob_id: int, byte: int) -> None:
+    """Change a stored bit and the hash with it, as if it had been uploaded so."""
+    flip(service, blob_id, byte, 3)
+    stored = b"".join(read_range(service.engine, blob_id))
+    change: Any = {"sha256": hashlib.sha256(stored).digest()}
+    with service.engine.begin() as conn:
+        conn.execute(update(blob).where(blob.c.id == blob_id).values(change))
 
 
 def assert_as_never_stopped(service: Service, job_id: UUID, queue: str) -> None:
@@ -90,16 +99,13 @@ def test_where_all_are_damaged_it_starts_over(service: Service, start: StartWork
 def test_what_only_the_trainer_can_see_costs_an_attempt(
     service: Service, start: StartWorker, queue: str, cut: UUID
 ) -> None:
-    """Its CRC is wrong though its SHA-256 is right: it was damaged before it was stored."""
+    """Its CRC is wrong though its SHA-256 is right: it was damaged before it was stored. No crash is counted."""
     _, _, third = checkpoints(service, cut)
-    flip(service, third.model_blob_id, offset(service, third.model_blob_id, "1.weight"), 3)
-    stored = b"".join(read_range(service.engine, third.model_blob_id))
-    change: Any = {"sha256": hashlib.sha256(stored).digest()}
-    with service.engine.begin() as conn:
-        conn.execute(update(blob).where(blob.c.id == third.model_blob_id).values(change))
+    falsify(service, third.model_blob_id, offset(service, third.model_blob_id, "1.weight"))
+    service.rows("UPDATE job SET max_attempts = 1 WHERE id = :job RETURNING id", job=cut)
     with start("next"):
         job = service.wait_final(cut)
-        assert (job.state, job.crash_count) == ("succeeded", 1)
+        assert (job.state, job.crash_count) == ("succeeded", 0)
         attempts = service.attempts(cut)
         assert [(a.from_step, a.outcome) for a in attempts[1:]] == [(60, "crashed"), (50, "succeeded")]
         assert (attempts[1].error["code"], attempts[1].error["retryable"]) == ("checkpoint-corrupt", True)
@@ -109,25 +115,29 @@ def test_what_only_the_trainer_can_see_costs_an_attempt(
         assert_as_never_stopped(service, cut, queue)
 
 
-@pytest.mark.parametrize("checked", [False, True], ids=["job", "check"])
+@pytest.mark.parametrize(
+    ("checked", "read", "byte"),
+    [(False, 2, -1), (False, 2, 30), (True, 1, -1), (True, 2, -1)],
+    ids=["job", "job, header", "check, start", "check, subject"],
+)
 def test_where_only_this_machine_s_copy_changed_the_checkpoint_keeps_its_place(
-    service: Service, start: StartWorker, queue: str, cut: UUID, checked: bool
+    service: Service, start: StartWorker, queue: str, cut: UUID, checked: bool, read: int, byte: int
 ) -> None:
     """A bit flips in the scratch folder between download and loading: the attempt is lost, the checkpoint is not."""
-    _, second, third = checkpoints(service, cut)
+    saved = checkpoints(service, cut)
     with start("next") as worker:
         service.wait_final(cut)
         server = worker.fork_server()
         server.suspend()
         if checked:
-            job_id, origin = ask_verify(service, third.id, queue), second
+            job_id = ask_verify(service, saved[2].id, queue)
         else:
-            job_id, origin = cut, third
+            job_id = cut
             service.rows(BACK, job=cut)
             ring(service, queue)
-        model, _ = until(lambda: downloaded(service, worker, job_id, origin), lambda paths: len(paths) == 2)
+        model, _ = until(lambda: downloaded(service, worker, job_id, saved[read]), lambda paths: len(paths) == 2)
         content = bytearray(model.read_bytes())
-        content[-1] ^= 1
+        content[byte] ^= 1
         model.write_bytes(content)
         server.resume()
         job = service.wait_final(job_id)
@@ -137,6 +147,21 @@ def test_where_only_this_machine_s_copy_changed_the_checkpoint_keeps_its_place(
     assert (attempts[0].error["code"], attempts[0].error["retryable"]) == ("checkpoint-unreadable", True)
     assert damaged(service, cut) == []
     assert attempts[1].from_checkpoint_id == attempts[0].from_checkpoint_id
+    if checked:
+        assert run_of(service, job_id).result["equal"]
+
+
+def test_a_check_whose_start_only_the_trainer_can_see_to_be_damaged_names_it(
+    service: Service, start: StartWorker, queue: str, cut: UUID
+) -> None:
+    _, second, third = checkpoints(service, cut)
+    falsify(service, second.model_blob_id, offset(service, second.model_blob_id, "1.weight"))
+    with start("next"):
+        check = service.wait_final(ask_verify(service, third.id, queue))
+    assert (check.state, check.error["code"]) == ("failed", "checkpoint-corrupt")
+    assert f"checkpoint {second.id} of step 50" in check.error["message"]
+    assert f"verify checkpoint {second.id}" in check.error["message"]
+    assert damaged(service, cut) == []
 
 
 def test_a_resume_by_another_kernel_is_not_exact_and_says_why(

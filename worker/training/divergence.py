@@ -16,8 +16,9 @@ Cause = Literal["loss", "gradient", "parameter", "update"]
 
 
 class Divergence(Exception):
-    """Raised inside the loop, caught by it. `tensor` is the first parameter concerned, where there is one.
+    """Raised inside the loop, caught by it. `tensor` is the first parameter that is not finite, or its gradient is not.
 
+    Where all are, and only the loss overflows, it is the one with the largest gradient, or value after an evaluation.
     For a rule of the run's own (`rule`, its field in the spec) it is the one that contributed the most, and `good` is
     the step of the last checkpoint before it began.
     """
@@ -56,9 +57,8 @@ def check_step(model: nn.Module, gradients: Iterable[Tensor | None], step: int, 
     A finite sum proves a tensor finite and is quick; only another sum (which may overflow) is looked into.
     """
     if not isfinite(loss):
-        raise Divergence(
-            "loss", step, first_non_finite(model.named_parameters()) or first_non_finite(_gradients(model))
-        )
+        broken = first_non_finite(model.named_parameters()) or first_non_finite(_gradients(model))
+        raise Divergence("loss", step, broken or largest(_gradients(model)))
     for gradient in gradients:
         if gradient is not None and not isfinite(gradient.sum().item()):
             if tensor := first_non_finite(_gradients(model)):
@@ -74,6 +74,13 @@ def check_parameters(model: nn.Module, step: int) -> None:
     """Raise Divergence where a parameter is NaN or infinite after step `step`: such a checkpoint is no good one."""
     if tensor := first_non_finite(model.named_parameters()):
         raise Divergence("parameter", step, tensor)
+
+
+@torch.no_grad()
+def largest(named: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Name of the tensor, of finite ones, with the largest value, whatever its sign."""
+    sizes = {name: tensor.abs().max().item() for name, tensor in named if tensor.numel()}
+    return max(sizes, key=sizes.__getitem__, default=None)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from math import isfinite
 
 from worker.training.checkpoints import Checkpoints
 from worker.training.data import batches
-from worker.training.divergence import Divergence, check_parameters, check_step
+from worker.training.divergence import Divergence, check_parameters, check_step, largest
 from worker.training.evaluate import count_correct, evaluate
 from worker.training.messages import CheckpointKind, Control, Finished, Phase, Ready, Stopped, TrainerJob
 from worker.training.outbox import Emit, Outbox
@@ -106,7 +106,7 @@ def _evaluate(session: Session, outbox: Outbox) -> None:
     session.recorder.add_evaluation(step, values)
     if not isfinite(values["val/loss"]):
         check_parameters(session.model, step)
-        raise Divergence("loss", step, None)
+        raise Divergence("loss", step, largest(session.model.named_parameters()))
     session.stopping.update(values)
 
 

@@ -188,6 +188,9 @@ class CheckpointFiles(Part):
 
     model_path: Path
     state_path: Path
+    model_sha256: str | None = None
+    """Hexadecimal, of what was downloaded; None where nobody said."""
+    state_sha256: str | None = None
 
 
 class Verify(Part):

@@ -58,11 +58,11 @@ def parameter_names(model: nn.Module, optimizer: Optimizer) -> list[str]:
 def restore(files: CheckpointFiles, model: nn.Module, optimizer: Optimizer) -> Document:
     """Put a checkpoint into model, optimizer and random generators; return the document of its state file.
 
-    Raises CheckpointCorrupt where a file is torn or the two don't belong together, CheckpointUnfit where they are of
-    another model.
+    Raises CheckpointCorrupt where a file is torn or the two don't belong together, CheckpointUnreadable where this
+    machine changed one, CheckpointUnfit where they are of another model.
     """
-    weights, head = read_tensors(files.model_path)
-    state, document = read_tensors(files.state_path)
+    weights, head = read_tensors(files.model_path, sha256=files.model_sha256)
+    state, document = read_tensors(files.state_path, sha256=files.state_sha256)
     if document.get("model_crc32") != head["crc32"]:
         raise CheckpointCorrupt(f"{files.model_path} and {files.state_path} are not of one checkpoint")
     try:

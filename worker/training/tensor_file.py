@@ -62,13 +62,18 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], document: dict[str, An
     return Written(size, digest.hexdigest(), crc32)
 
 
-def read_tensors(path: Path, *, check_crc: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(
+    path: Path, *, sha256: str | None = None, check_crc: bool = True
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the document of a file that `write_tensors` made.
 
-    Raises CheckpointCorrupt, or CheckpointUnreadable where the machine is at fault and not the file. Without
-    `check_crc` also of a file whose tensors were damaged since, if it still is such a file.
+    Raises CheckpointCorrupt, or CheckpointUnreadable where the machine is at fault and not the file: also where the
+    file no longer has this hash. Without `check_crc` also of a file whose tensors were damaged since, if it still is
+    such a file.
     """
     try:
+        if sha256 is not None:
+            _check_copy(path, sha256)
         with safe_open(path, framework="pt") as file:
             document = json.loads((file.metadata() or {})["traind"])
             if check_crc:
@@ -98,6 +103,13 @@ def _header(ordered: list[tuple[str, Tensor]], document: dict[str, Any]) -> byte
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
+
+
+def _check_copy(path: Path, expected: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise CheckpointUnreadable(f"{path} is not what was downloaded any more: this machine's disk is in trouble")
 
 
 def _check_crc(path: Path, expected: int) -> None:

@@ -92,8 +92,11 @@ def _judge(task: Verify, session: Session, ended: str | None) -> dict[str, Any]:
 
 
 def _read(files: CheckpointFiles, part: FilePart) -> tuple[Tensors, Document]:
-    path = files.model_path if part == "model" else files.state_path
-    tensors, document = read_tensors(path, check_crc=False)
+    path, sha256 = {
+        "model": (files.model_path, files.model_sha256),
+        "state": (files.state_path, files.state_sha256),
+    }[part]
+    tensors, document = read_tensors(path, sha256=sha256, check_crc=False)
     if not isinstance(document, dict):
         raise CheckpointCorrupt("its document is no JSON object")
     return tensors, document
