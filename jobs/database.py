@@ -7,6 +7,7 @@ lock outlives a lease.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,8 +16,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.pq import Format
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url, select
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, NullPool, create_engine, event, make_url, select
+from sqlalchemy.exc import OperationalError
 
 import migrations
 from jobs.tables import meta
@@ -37,13 +40,13 @@ _KEEPALIVE = {
 }
 
 
-def make_engine(url: str, *, application_name: str, pool_size: int = 5) -> Engine:
+def make_engine(url: str, *, application_name: str, pool_size: int = 5, silence_seconds: float | None = None) -> Engine:
     """An engine on `url`; `pool_size=0` opens a connection of its own each time (for heartbeats and LISTEN).
 
-    Its errors do not show a statement's parameters: they hold lease tokens. Raises ValueError where the URL is not
-    one of PostgreSQL.
+    Whatever the server's own setting, it gives no session up that was silent for less than `silence_seconds`. Errors do
+    not show a statement's parameters: they hold lease tokens. Raises ValueError where the URL is not one of PostgreSQL.
     """
-    address, arguments = connect_arguments(url)
+    address, arguments = connect_arguments(url, silence_seconds=silence_seconds)
     arguments["application_name"] = application_name
     if pool_size == 0:
         return create_engine(address, poolclass=NullPool, connect_args=arguments, hide_parameters=True)
@@ -64,13 +67,27 @@ def _binary_results(_conn: Any, cursor: Any, _sql: str, _parameters: Any, contex
         cursor.format = Format.BINARY
 
 
-def connect_arguments(url: str) -> tuple[URL, dict[str, str | int]]:
+@event.listens_for(Engine, "handle_error", retval=True)
+def _read_only_is_away(context: ExceptionContext) -> OperationalError | None:
+    """A server that only reads, as after a failover, is none of ours: its sessions are left, as if it were away."""
+    error = context.original_exception
+    if not isinstance(error, ReadOnlySqlTransaction):
+        return None
+    context.is_disconnect = True
+    return OperationalError(context.statement, None, error, hide_parameters=True, connection_invalidated=True)
+
+
+def connect_arguments(url: str, *, silence_seconds: float | None = None) -> tuple[URL, dict[str, str | int]]:
     """`postgresql://…` (or `postgres://…`) with the driver named, and libpq's options for every connection."""
     parsed = make_url(url)
     if parsed.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
         raise ValueError(f"the database URL must begin with postgresql://, not {parsed.drivername}://")
     given = parsed.query.get("options", "")
     ours = f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s"
+    if silence_seconds is not None:
+        idle = math.ceil(silence_seconds)
+        ours += f" -c tcp_keepalives_idle={idle} -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+        ours += f" -c tcp_user_timeout={idle + 30}s"
     options = f"{ours} {given if isinstance(given, str) else ' '.join(given)}".strip()
     address = parsed.set(drivername="postgresql+psycopg").difference_update_query(["options"])
     return address, {"connect_timeout": 5, "options": options, **_KEEPALIVE}

@@ -21,7 +21,7 @@ from jobs.log import configure
 from jobs.settings import InvalidSettings, load
 from worker.app import hang_up, listen, make_app
 from worker.health import default_name
-from worker.host import Host, open_host
+from worker.host import CannotStart, Host, open_host
 from worker.process import WarmUpFailed, warm_up
 from worker.rounds import housekeeping, reaper, sign_of_life, watchdog
 from worker.slot import Slot
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warm_up(settings.worker_device)
         with open_host(settings, database_url=database_url, redis_url=redis_url, name=arguments.name) as host:
             return _work(host, once=arguments.once)
-    except WarmUpFailed as error:
+    except (WarmUpFailed, CannotStart) as error:
         return _refuse(str(error), code=1)
     except OperationalError as error:
         return _refuse(f"the database does not answer: {error.orig}", code=1)

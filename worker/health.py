@@ -25,11 +25,15 @@ def default_name() -> str:
 
 
 def write_health(scratch_dir: Path, name: str) -> None:
-    """This worker is well now."""
+    """This worker is well now. Raises OSError."""
     path = _path(scratch_dir, name)
     fresh = path.with_suffix(f".{os.getpid()}")
-    fresh.write_text(json.dumps({"pid": os.getpid(), "boottime": boottime()}))
-    fresh.replace(path)
+    try:
+        fresh.write_text(json.dumps({"pid": os.getpid(), "boottime": boottime()}))
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def is_healthy(scratch_dir: Path, name: str) -> bool:

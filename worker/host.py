@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import ProgrammingError
 
 from jobs.database import WORKER_POOL_SIZE, cluster_id, make_engine
 from jobs.doorbell import Doorbell
@@ -44,32 +45,54 @@ class Host:
         return self.settings.worker_threads or usable_cores()
 
 
+class CannotStart(Exception):
+    """Something that a worker needs is not there; the message says what to do."""
+
+
 @contextmanager
 def open_host(settings: Settings, *, database_url: str, redis_url: str, name: str) -> Iterator[Host]:
-    """Enter this process in the list of workers, until it stops. Raises OperationalError where Postgres is away."""
+    """Enter this process in the list of workers, until it stops. Raises CannotStart, or OperationalError (Postgres)."""
     worker_id = uuid4()
-    engine = make_engine(database_url, application_name=f"traind-worker-{name}"[:63], pool_size=WORKER_POOL_SIZE)
-    lease_engine = make_engine(database_url, application_name=holder_name(worker_id), pool_size=0)
-    with engine.begin() as conn:
-        cluster = cluster_id(conn)
-        register_worker(
-            conn,
-            worker_id=worker_id,
-            name=name,
-            device=settings.worker_device,
-            queues=settings.worker_queues,
-            versions=_versions(),
-        )
-    doorbell = Doorbell(redis_url, cluster)
-    try:
-        with own_folder(settings.scratch_dir, worker_id) as scratch:
-            autocommit = lease_engine.execution_options(isolation_level="AUTOCOMMIT")
-            yield Host(name, worker_id, cluster, settings, engine, autocommit, doorbell, redis_url, scratch)
+    with ExitStack() as stack:
+        scratch = _scratch(stack, settings.scratch_dir, worker_id)
+        try:
+            engine = make_engine(
+                database_url, application_name=f"traind-worker-{name}"[:63], pool_size=WORKER_POOL_SIZE
+            )
+            stack.callback(engine.dispose)
+            lease_engine = make_engine(
+                database_url,
+                application_name=holder_name(worker_id),
+                pool_size=0,
+                silence_seconds=settings.lease_seconds,
+            )
+            with engine.begin() as conn:
+                cluster = cluster_id(conn)
+                register_worker(
+                    conn,
+                    worker_id=worker_id,
+                    name=name,
+                    device=settings.worker_device,
+                    queues=settings.worker_queues,
+                    versions=_versions(),
+                )
+        except ValueError as error:
+            raise CannotStart(f"TRAIND_DATABASE_URL: {error}") from error
+        except ProgrammingError as error:
+            raise CannotStart(f"the database is not ready ({error.orig}); run `traind db upgrade`") from error
+        doorbell = Doorbell(redis_url, cluster)
+        stack.callback(doorbell.close)
+        autocommit = lease_engine.execution_options(isolation_level="AUTOCOMMIT")
+        yield Host(name, worker_id, cluster, settings, engine, autocommit, doorbell, redis_url, scratch)
         with engine.begin() as conn:
             stop_worker(conn, worker_id)
-    finally:
-        doorbell.close()
-        engine.dispose()
+
+
+def _scratch(stack: ExitStack, scratch_dir: Path, worker_id: UUID) -> Path:
+    try:
+        return stack.enter_context(own_folder(scratch_dir, worker_id))
+    except OSError as error:
+        raise CannotStart(f"the scratch folder cannot be used: {error}; mend it, or set TRAIND_SCRATCH_DIR") from error
 
 
 def usable_cores() -> int:

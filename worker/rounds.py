@@ -125,8 +125,11 @@ def sign_of_life(host: Host, slot: Slot) -> Rounds:
     """Says that this worker is alive: to the list of workers, and to the health check as long as the slot moves."""
 
     def round_() -> None:
-        if slot.alive():
-            write_health(host.settings.scratch_dir, host.name)
+        try:
+            if slot.alive():
+                write_health(host.settings.scratch_dir, host.name)
+        except OSError as error:
+            log.warning("the health file cannot be written", error=str(error))
         with host.engine.begin() as conn:
             see_worker(conn, host.worker_id)
 

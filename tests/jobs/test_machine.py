@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import Engine, update
 
+from jobs.blobs import ensure_partitions
 from jobs.errors import Fenced, StateConflict
 from jobs.lifecycle.claim import claim
 from jobs.lifecycle.lease import Lease, after
@@ -85,6 +86,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @initialize(turn=TURNS)
     def begin(self, turn: Turn) -> None:
+        ensure_partitions(self.engine)  # as every worker does, all the time
         self.submit(turn)
 
     @rule(turn=TURNS)

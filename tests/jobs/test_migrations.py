@@ -157,6 +157,18 @@ def test_a_plain_url_gets_the_driver_and_keeps_what_it_says(scheme: str) -> None
     assert arguments["options"] == "-c idle_in_transaction_session_timeout=10s -c work_mem=8MB"
 
 
+def test_the_server_may_not_give_a_silent_session_up_before_its_time(engine: Engine) -> None:
+    """A setting of the session's own, which a server on a unix socket takes and has no use for."""
+    _, arguments = connect_arguments("postgresql://host/db", silence_seconds=59.5)
+    options = str(arguments["options"])
+    for setting in ("keepalives_idle=60", "keepalives_interval=10", "keepalives_count=3", "user_timeout=90s"):
+        assert f"-c tcp_{setting}" in options
+    url = engine.url.render_as_string(hide_password=False)
+    patient = make_engine(url, application_name="tests", pool_size=0, silence_seconds=60)
+    with patient.connect() as conn:
+        assert conn.execute(text("SHOW tcp_keepalives_idle")).scalar_one() in {"0", "60"}
+
+
 def test_other_databases_are_refused_without_showing_the_password() -> None:
     with pytest.raises(ValueError, match="must begin with postgresql://") as error:
         make_engine("mysql://me:secret@host/db", application_name="tests")

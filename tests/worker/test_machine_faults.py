@@ -81,9 +81,12 @@ class TestScratch:
             job_id = service.submit(LONG, queue=queue, max_attempts=10)
             service.wait_saved(job_id)
             filler = fill(disk)
+            full_at = service.rows("SELECT clock_timestamp() AS now")[0].now
             until(lambda: codes(service, job_id), lambda told: len(told) >= 2)
             saved_step = service.job(job_id).saved_step
             assert not found(disk, f"*/{job_id}-1")
+            seen_at = "SELECT last_seen_at FROM worker WHERE name = 'full'"
+            until(lambda: service.rows(seen_at)[0].last_seen_at, lambda seen: seen > full_at)
             filler.unlink()
             service.wait(job_id, lambda job: job.state == "running" and job.saved_step > saved_step)
             service.cancel(job_id)

@@ -22,6 +22,7 @@ from api.app import create_app
 from jobs.database import cluster_id, make_engine, upgrade
 from jobs.doorbell import Doorbell, wake_queue
 from jobs.settings import Settings
+from tests.api.test_codes import only_reads
 from tests.embedded import servers_for_tests
 from tests.worker.conftest import StartWorker
 from tests.worker.processes import Worker, cpu_seconds, cpu_seconds_at_rest, start_worker, wait_dead
@@ -140,6 +141,21 @@ def test_postgres_has_no_connection_left(restartable: Service, tmp_path: Path) -
                 assert client.get("/readyz").json()["code"] == "database-unavailable"
 
         assert_never_left(restartable, job_id)
+
+
+def test_postgres_only_reads_for_a_while(alone: Service, tmp_path: Path) -> None:
+    """As in a failover: the way to it is fine and every session lives, but nothing can be written."""
+    patient = {"SUSPICION_SECONDS": "60"}
+    with start_worker(alone.database_url, alone.redis_url, tmp_path / "worker", **patient) as worker:
+        job_id = alone.submit(LASTING)
+        alone.wait_saved(job_id)
+        trainer = worker.trainer()
+        only_reads(alone.engine, "on")
+        until(lambda: worker.log, lambda log: "read-only transaction" in log)
+        until(trainer.status, lambda status: status == psutil.STATUS_STOPPED)
+        time.sleep(2)
+        only_reads(alone.engine, "off")
+        assert_never_left(alone, job_id)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.conftest import Servers
 from tests.worker.conftest import StartWorker
 from tests.worker.processes import Worker
 from tests.worker.service import MEDIUM, MEDIUM_STEPS, PATIENT, Service, job_of_other_worker
@@ -77,6 +78,31 @@ def test_a_kernel_that_is_not_there_stops_it_at_start() -> None:
     assert done.returncode == 1
     assert done.stderr.endswith("TRAIND_KERNEL='fast': it must be one of native, torch, or unset\n")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("SCRATCH_DIR", "/dev/null/scratch", "set TRAIND_SCRATCH_DIR"),
+        ("DATABASE_URL", "mysql://me:secret@host/db", "must begin with postgresql://"),
+        ("DATABASE_URL", "", "run `traind db upgrade`"),
+    ],
+    ids=["scratch", "scheme", "not migrated"],
+)
+def test_what_it_cannot_start_without_it_says_and_leaves_nothing(
+    service: Service, servers: Servers, setting: str, value: str, said: str
+) -> None:
+    urls = {"DATABASE_URL": service.database_url, "REDIS_URL": service.redis_url}
+    given = urls | {setting: value or servers.postgres}
+    environment = os.environ | {f"TRAIND_{name}": text for name, text in given.items()}
+    command = [sys.executable, "-m", "worker", "--name", "refused"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr
+    assert service.rows("SELECT 1 FROM worker WHERE name = 'refused'") == []
 
 
 def test_without_servers_it_says_what_to_do() -> None:
