@@ -28,11 +28,11 @@ from jobs.blobs import ensure_partitions
 from jobs.errors import Fenced, StateConflict
 from jobs.lifecycle.claim import claim
 from jobs.lifecycle.lease import Lease, after
-from jobs.lifecycle.work import begin_checkpoint, heartbeat, record_metrics, record_progress, set_aside
+from jobs.lifecycle.work import begin_checkpoint, crash, heartbeat, record_metrics, record_progress, set_aside
 from jobs.states import Request, State, possible, shown
 from jobs.tables import job
 from tests.jobs.history import Story
-from tests.jobs.scenario import add_job, add_worker, expire, job_row, now_due, segment
+from tests.jobs.scenario import ERROR, add_job, add_worker, expire, job_row, now_due, segment
 from tests.jobs.verbs import ENDS, VERBS, ask, end, reap_now, save
 
 EXAMPLES = int(os.environ.get("TRAIND_TEST_MACHINE_EXAMPLES", "20"))
@@ -137,19 +137,34 @@ class Lifecycle(RuleBasedStateMachine):
         self.advance(self.trainer(turn), turn)
 
     def find_damage(self, turn: Turn) -> None:
-        """What an attempt is to start from is damaged: it starts from the one before."""
+        """What an attempt is to start from is damaged: it starts from the one before. Or the next attempt does, where
+        only the trainer can see it.
+        """
         fresh = [trainer for trainer in self.running if trainer.fresh_from]
         trainer = fresh[turn.which % len(fresh)]
         self.touched = trainer.lease.job_id
         story = self.stories[self.touched]
+        del story.saved[trainer.step]
+        if turn.other:
+            self.crash_by_damage(trainer, story, again=turn.again)
+            return
         damaged: dict[str, Any] = {"checkpoint_id": trainer.fresh_from, "damage": "a bit has flipped"}
         for _ in range(1 + turn.again):
             with self.engine.begin() as conn:
                 point = set_aside(conn, trainer.lease, **damaged)
-        del story.saved[trainer.step]
         story.started(point.step)
         trainer.step = point.step
         trainer.fresh_from = point.checkpoint.id if point.checkpoint else None
+
+    def crash_by_damage(self, trainer: Trainer, story: Story, *, again: bool) -> None:
+        """Not counted as a crash."""
+        asked = self.requested(trainer)
+        for _ in range(1 + again):
+            with self.engine.begin() as conn:
+                state = crash(conn, trainer.lease, error=ERROR, log=None, damaged=trainer.fresh_from)
+            assert state == {Request.NONE: "queued", Request.PAUSE: "paused", Request.CANCEL: "cancelled"}[asked]
+        story.excused.add(trainer.lease.attempt)
+        self.retire(trainer)
 
     def give_up(self, turn: Turn) -> None:
         """The worker drains, or heeds a pause; with a checkpoint where there was time for it."""
