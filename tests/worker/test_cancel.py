@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.folders import found
 from tests.worker.processes import Worker, wait_dead
 from tests.worker.service import BRIEF, LONG, Service, until
 
@@ -114,8 +115,7 @@ def test_while_the_fork_server_hangs(service: Service, shared_worker: Worker) ->
     server.suspend()
     try:
         job_id = service.submit(LONG)
-        service.wait(job_id, lambda job: job.state == "running")
-        shared_worker.wait_log(f"{job_id}")
+        until(lambda: found(shared_worker.scratch, f"*/{job_id}-1"), bool)
         service.cancel(job_id)
         job = service.wait_final(job_id, seconds=JOB_WITHIN_SECONDS)
     finally:
