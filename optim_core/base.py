@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch._C._autograd import _profiler_enabled
+from torch._compile import _disable_dynamo
 from torch.autograd.graph import increment_version
 from torch.optim import optimizer as torch_optimizer
 
@@ -219,6 +220,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                     "updated"
                 )
 
+    @_disable_dynamo  # which writes addcmul_ in other operations, and so in other bits
     @torch.no_grad()
     def _update_left(self, rows: list[Left], sums: list[tuple[float, float, float]] | None) -> None:
         """Update by the plain rules, adding what is measured to `sums`."""
