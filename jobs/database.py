@@ -19,7 +19,7 @@ from alembic.script import ScriptDirectory
 from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.pq import Format
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, NullPool, create_engine, event, make_url, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 import migrations
 from jobs.tables import meta
@@ -79,7 +79,13 @@ def _read_only_is_away(context: ExceptionContext) -> OperationalError | None:
 
 def connect_arguments(url: str, *, silence_seconds: float | None = None) -> tuple[URL, dict[str, str | int]]:
     """`postgresql://…` (or `postgres://…`) with the driver named, and libpq's options for every connection."""
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # whose texts hold parts of the URL
+        raise ValueError(
+            "the database URL is none: it has the form postgresql://user:password@host:port/name, with special "
+            "characters of the password percent-encoded, and several hosts as ///name?host=a:5432&host=b:5432"
+        ) from None
     if parsed.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
         raise ValueError(f"the database URL must begin with postgresql://, not {parsed.drivername}://")
     given = parsed.query.get("options", "")

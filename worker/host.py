@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from uuid import UUID, uuid4
 
+from psycopg.errors import UndefinedColumn, UndefinedTable
 from sqlalchemy import Engine
 from sqlalchemy.exc import ProgrammingError
 
@@ -79,7 +80,9 @@ def open_host(settings: Settings, *, database_url: str, redis_url: str, name: st
         except ValueError as error:
             raise CannotStart(f"TRAIND_DATABASE_URL: {error}") from error
         except ProgrammingError as error:
-            raise CannotStart(f"the database is not ready ({error.orig}); run `traind db upgrade`") from error
+            old = isinstance(error.orig, UndefinedTable | UndefinedColumn)
+            remedy = "it is not migrated: run `traind db upgrade`" if old else "`traind doctor` may say why"
+            raise CannotStart(f"the database refuses ({error.orig}); {remedy}") from error
         doorbell = Doorbell(redis_url, cluster)
         stack.callback(doorbell.close)
         autocommit = lease_engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -13,7 +13,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from worker.process import Exit, Process, start
+from worker.process import Exit, Process, StartFailed, start
 from worker.training.messages import RunUntil, Stop, StopKind, encode
 
 
@@ -34,7 +34,12 @@ class Trainer:
 
     def start(self, job: str, log_path: Path) -> Connection:
         """Start the process and return its link. Raises StartFailed, or Killed where `kill` came first or meanwhile."""
-        process = start(job, log_path, wanted=lambda: not self._killed)
+        try:
+            process = start(job, log_path, wanted=lambda: not self._killed)
+        except StartFailed:
+            if self._killed:
+                raise Killed from None
+            raise
         with self._lock:
             self._process = process
             process.send(encode(RunUntil(self._run_until)))

@@ -8,6 +8,7 @@ import redis
 from fastapi import APIRouter
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from sqlalchemy import text
 
 from api.errors import NotReady
 from api.openapi import problems
@@ -33,9 +34,12 @@ async def livez() -> Live:
     responses=problems("not-ready", "database-unavailable", "internal", key=False),
 )
 def readyz(service: ServiceDep) -> Ready:
-    """The database must answer and be migrated. Redis may be down: jobs are then found by polling."""
+    """The database must answer, take writes and be migrated. Redis may be down: jobs are then found by polling."""
     with service.engine.begin() as connection:
         revision = current_revision(connection)
+        only_reads = connection.execute(text("SHOW transaction_read_only")).scalar_one() == "on"
+    if only_reads:
+        raise NotReady("the database only reads, as after a failover: lead TRAIND_DATABASE_URL to the primary")
     if revision != _head():
         raise NotReady(
             f"the database is at revision {revision or 'none'}, this api needs {_head()}: run `traind db upgrade`"

@@ -36,7 +36,7 @@ def end_attempt(
 def after_crash(
     conn: Connection, row: AnyRow, outcome: Outcome, *, error: dict[str, Any], log: str | None, counts: bool = True
 ) -> State:
-    """Close the attempt, count its crash and move the locked job on; returns where to."""
+    """Close the attempt, count its crash where it counts, and move the locked job on; returns where to."""
     end_attempt(conn, row, outcome, error=error, log=log)
     crashes = row.crash_count + counts
     target = _next(row, crashes)

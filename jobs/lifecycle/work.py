@@ -23,7 +23,7 @@ from jobs.lifecycle.checkpoints import (
     step_back,
 )
 from jobs.lifecycle.crash import RELEASED, after_crash, after_drain, end_attempt
-from jobs.lifecycle.lease import Fenced, Lease, after, clock, fence, fenced, lock, owned
+from jobs.lifecycle.lease import AnyRow, Fenced, Lease, after, clock, fence, fenced, lock, owned
 from jobs.lifecycle.transitions import move, note
 from jobs.metrics.codec import Segment
 from jobs.metrics.store import insert_segment
@@ -137,18 +137,26 @@ def finish(
 def crash(
     conn: Connection, lease: Lease, *, error: dict[str, Any], log: str | None, damaged: int | None = None
 ) -> State:
-    """The attempt crashed: count it; returns the job's next state (see `crash.after_crash`). Repeatable.
+    """The attempt crashed; returns the job's next state (see `crash.after_crash`). Repeatable.
 
-    `damaged` is the checkpoint that it started from, where that was the cause: no attempt starts from it any more, and
-    the crash does not count, for there are only so many checkpoints.
+    It counts, unless `damaged` is given: the checkpoint that it started from, where that was the cause. No attempt
+    starts from it any more. A second such crash in a row counts: rather the machine is at fault.
     """
     try:
         row = lock(conn, lease)
     except Fenced:
         return _left_before(conn, lease, {Outcome.CRASHED})
+    counts = damaged is None or _met_damage_before(conn, row)
     if damaged is not None:
         step_back(conn, row, checkpoint_id=damaged, damage=error["message"])
-    return after_crash(conn, row, Outcome.CRASHED, error=error, log=log, counts=damaged is None)
+    return after_crash(conn, row, Outcome.CRASHED, error=error, log=log, counts=counts)
+
+
+def _met_damage_before(conn: Connection, row: AnyRow) -> bool:
+    """Whether the attempt before the running one ended by a damaged checkpoint."""
+    before = (attempt.c.job_id == row.id) & (attempt.c.number == row.attempt - 1)
+    code = conn.execute(select(attempt.c.error["code"].astext).where(before)).scalar_one_or_none()
+    return code == "checkpoint-corrupt"
 
 
 def requeue(conn: Connection, lease: Lease, *, reason: str, log: str | None) -> State:

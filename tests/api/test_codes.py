@@ -134,6 +134,8 @@ def test_a_database_that_only_reads_is_away_until_it_writes_again(own_app: TestC
     only_reads(engine, "on")
     answer = own_app.post("/v1/jobs", json=SPEC, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (503, "database-unavailable")
+    answer = own_app.get("/readyz")
+    assert (answer.status_code, answer.json()["code"]) == (503, "not-ready")
     only_reads(engine, "off")
     assert own_app.post("/v1/jobs", json=SPEC, headers=headers).status_code == 202
 

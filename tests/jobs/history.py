@@ -30,8 +30,8 @@ class Story:
     saved: dict[int, int] = field(default_factory=dict)
     """Attempt of each complete checkpoint in it, by step."""
     starts_over: bool = False
-    excused: set[int] = field(default_factory=set)
-    """Attempts that crashed because what they started from was damaged: they count as no crash."""
+    damaged: set[int] = field(default_factory=set)
+    """Attempts that crashed because what they started from was damaged: the first in a row counts as no crash."""
     version: int = 0
 
     @property
@@ -72,10 +72,13 @@ class Story:
         assert live == ([row.lease_token] if row.state == State.RUNNING else [])
         since = max((e.id for e in events if e.kind == "retried"), default=0)
         forgotten = max((e.attempt for e in events if e.id <= since), default=0)
-        crashes = sum(a.outcome in CRASHES for a in attempts if a.number > forgotten and a.number not in self.excused)
+        crashes = sum(a.outcome in CRASHES for a in attempts if a.number > forgotten and not self._excused(a.number))
         assert row.crash_count == crashes <= self.max_attempts
         if crashes == self.max_attempts:
             assert row.state in (State.FAILED, State.CANCELLED)
+
+    def _excused(self, number: int) -> bool:
+        return number in self.damaged and number - 1 not in self.damaged
 
     def _check_steps(self, row: Row) -> None:
         assert row.restart == self.starts_over

@@ -35,6 +35,7 @@ RESOLVED = Resolved(
     eval_every=45,
 )
 ERROR = {"code": "trainer-crashed", "message": "the trainer died of signal 11", "retryable": True}
+DAMAGE = {"code": "checkpoint-corrupt", "message": "the CRC-32 of its tensors is another", "retryable": True}
 
 
 def spec(**parts: Any) -> JobSpec:

@@ -15,7 +15,7 @@ from jobs.lifecycle.work import crash, record_fingerprint, set_aside
 from jobs.metrics import store
 from jobs.queries import checkpoints
 from jobs.tables import check_run, job_event
-from tests.jobs.scenario import ERROR, add_job, attempts, events, everything, expire, job_row, start
+from tests.jobs.scenario import DAMAGE, add_job, attempts, events, everything, expire, job_row, now_due, start
 from tests.jobs.test_lifecycle_retry import train
 from tests.jobs.verbs import end, save
 
@@ -119,17 +119,19 @@ def test_the_checkpoint_of_another_job_stays_as_it_is(engine: Engine, project_id
 
 
 def test_a_crash_that_damage_caused_sets_it_aside_once(engine: Engine, project_id: int) -> None:
-    """And is no crash of the job's: the one that is counted came before."""
+    """And is no crash of the job's, whose one that is counted came before; a second in a row is."""
     job_id = saved_twice(engine, project_id)
-    claimed = start(engine)
-    assert claimed.checkpoint is not None
-    for _ in range(2):
-        with engine.begin() as conn:
-            assert crash(conn, claimed.lease, error=ERROR, log=None, damaged=claimed.checkpoint.id) == "queued"
-    row = job_row(engine, job_id)
-    assert (row.crash_count, row.saved_step, row.observed_step) == (1, 10, 10)
-    assert events(engine, job_id)[-2:] == ["checkpoint-damaged", "requeued"]
-    assert start(engine).from_step == 10
+    for state, crashes, back_to in (("queued", 1, 10), ("queued", 2, None)):
+        claimed = start(engine)
+        assert claimed.checkpoint is not None
+        for _ in range(2):
+            with engine.begin() as conn:
+                assert crash(conn, claimed.lease, error=DAMAGE, log=None, damaged=claimed.checkpoint.id) == state
+        row = job_row(engine, job_id)
+        assert (row.crash_count, row.saved_step, row.observed_step) == (crashes, back_to, back_to or 0)
+        assert events(engine, job_id)[-2:] == ["checkpoint-damaged", "requeued"]
+    now_due(engine, job_id)
+    assert start(engine).from_step == 0
 
 
 def test_no_replay_starts_from_what_is_damaged(engine: Engine, project_id: int) -> None:

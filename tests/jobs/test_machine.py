@@ -32,7 +32,7 @@ from jobs.lifecycle.work import begin_checkpoint, crash, heartbeat, record_metri
 from jobs.states import Request, State, possible, shown
 from jobs.tables import job
 from tests.jobs.history import Story
-from tests.jobs.scenario import ERROR, add_job, add_worker, expire, job_row, now_due, segment
+from tests.jobs.scenario import DAMAGE, add_job, add_worker, expire, job_row, now_due, segment
 from tests.jobs.verbs import ENDS, VERBS, ask, end, reap_now, save
 
 EXAMPLES = int(os.environ.get("TRAIND_TEST_MACHINE_EXAMPLES", "20"))
@@ -157,13 +157,14 @@ class Lifecycle(RuleBasedStateMachine):
         trainer.fresh_from = point.checkpoint.id if point.checkpoint else None
 
     def crash_by_damage(self, trainer: Trainer, story: Story, *, again: bool) -> None:
-        """Not counted as a crash."""
-        asked = self.requested(trainer)
+        """Counted as a crash only where the attempt before ended so, too."""
+        asked, number = self.requested(trainer), trainer.lease.attempt
         for _ in range(1 + again):
             with self.engine.begin() as conn:
-                state = crash(conn, trainer.lease, error=ERROR, log=None, damaged=trainer.fresh_from)
-            assert state == {Request.NONE: "queued", Request.PAUSE: "paused", Request.CANCEL: "cancelled"}[asked]
-        story.excused.add(trainer.lease.attempt)
+                state = crash(conn, trainer.lease, error=DAMAGE, log=None, damaged=trainer.fresh_from)
+            if number - 1 not in story.damaged:
+                assert state == {Request.NONE: "queued", Request.PAUSE: "paused", Request.CANCEL: "cancelled"}[asked]
+        story.damaged.add(number)
         self.retire(trainer)
 
     def give_up(self, turn: Turn) -> None:

@@ -169,6 +169,22 @@ def test_the_server_may_not_give_a_silent_session_up_before_its_time(engine: Eng
         assert conn.execute(text("SHOW tcp_keepalives_idle")).scalar_one() in {"0", "60"}
 
 
+def test_several_hosts() -> None:
+    several = "postgresql://me:pw@/db?host=a:5432&host=b:5433&target_session_attrs=read-write"
+    address, _ = connect_arguments(several)
+    _, given = make_engine(several, application_name="tests").dialect.create_connect_args(address)
+    assert (given["host"], given["port"], given["target_session_attrs"]) == ("a,b", "5432,5433", "read-write")
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:xyz@quux:zorg@host/db", "postgresql://me:zorg@a:1,b:2/db", "host/db", ""]
+)
+def test_what_is_no_url_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ValueError, match="it has the form postgresql://") as error:
+        connect_arguments(url)
+    assert not any(part in str(error.value) for part in ("xyz", "quux", "zorg"))
+
+
 def test_other_databases_are_refused_without_showing_the_password() -> None:
     with pytest.raises(ValueError, match="must begin with postgresql://") as error:
         make_engine("mysql://me:secret@host/db", application_name="tests")

@@ -127,6 +127,7 @@ def test_where_only_this_machine_s_copy_changed_the_checkpoint_keeps_its_place(
     saved = checkpoints(service, cut)
     with start("next") as worker:
         service.wait_final(cut)
+        until(lambda: found(worker.scratch, f"*/{cut}-*"), lambda left: not left)
         server = worker.fork_server()
         server.suspend()
         if checked:

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import Servers
+from tests.folders import found
 from tests.worker.conftest import StartWorker
 from tests.worker.processes import Worker
 from tests.worker.service import MEDIUM, MEDIUM_STEPS, PATIENT, Service, job_of_other_worker
@@ -85,14 +87,15 @@ def test_a_kernel_that_is_not_there_stops_it_at_start() -> None:
     [
         ("SCRATCH_DIR", "/dev/null/scratch", "set TRAIND_SCRATCH_DIR"),
         ("DATABASE_URL", "mysql://me:secret@host/db", "must begin with postgresql://"),
+        ("DATABASE_URL", "postgresql://me:pass@word:secret@host/db", "it has the form postgresql://"),
         ("DATABASE_URL", "", "run `traind db upgrade`"),
     ],
-    ids=["scratch", "scheme", "not migrated"],
+    ids=["scratch", "scheme", "no url", "not migrated"],
 )
 def test_what_it_cannot_start_without_it_says_and_leaves_nothing(
-    service: Service, servers: Servers, setting: str, value: str, said: str
+    service: Service, servers: Servers, tmp_path: Path, setting: str, value: str, said: str
 ) -> None:
-    urls = {"DATABASE_URL": service.database_url, "REDIS_URL": service.redis_url}
+    urls = {"DATABASE_URL": service.database_url, "REDIS_URL": service.redis_url, "SCRATCH_DIR": str(tmp_path)}
     given = urls | {setting: value or servers.postgres}
     environment = os.environ | {f"TRAIND_{name}": text for name, text in given.items()}
     command = [sys.executable, "-m", "worker", "--name", "refused"]
@@ -102,6 +105,7 @@ def test_what_it_cannot_start_without_it_says_and_leaves_nothing(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stderr
+    assert not found(tmp_path, "*worker-*")
     assert service.rows("SELECT 1 FROM worker WHERE name = 'refused'") == []
 
 
