@@ -39,10 +39,10 @@ RULES = f"""\
   of a job that is cancelling or cancelled, pause of one that is pausing or paused, and resume or retry (with the same
   `from`) of one that waits or runs since, where no other verb came between. Later it is a new request: a retry that is
   repeated when the job has failed again is a second retry.
-- **A crash** is a trainer that died, a lease that ran out, or a worker whose connection is gone. It is counted, but for
-  one by a damaged checkpoint, unless the attempt before ended so, too. The job goes on from its last checkpoint: at once
-  after the first crash, then after 2, 4, 8 s and so on, at most {MAX_BACKOFF_SECONDS:.0f} s; after `max_attempts` crashes
-  it is `failed` with the code of the last, also where it was to be paused.
+- **A crash** is a trainer that died, a lease that ran out, or a worker whose connection is gone. It is counted, but
+  for one by a damaged checkpoint, unless the attempt before ended so, too. The job goes on from its last checkpoint: at
+  once after the first crash, then after 2, 4, 8 s and so on, at most {MAX_BACKOFF_SECONDS:.0f} s; after `max_attempts`
+  crashes it is `failed` with the code of the last, also where it was to be paused.
 - **A drain** (its worker was told to stop) takes a checkpoint as a pause does, within `TRAIND_DRAIN_SECONDS`, and puts
   the job back without counting a crash. After that time the trainer is killed, and the job goes on from its last
   complete checkpoint; the event says `drain-expired`.
