@@ -41,7 +41,7 @@ def test_it_prints_its_messages(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_a_divergence_has_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parts = {"dataset": {"name": "synthetic_regression"}, "optimizer": {"name": "sgd", "lr": 1e18}}
     assert main([write(tmp_path, **parts), "--out", str(tmp_path)]) == 3
-    assert "diverged: the loss became non-finite in step 3" in capsys.readouterr().err
+    assert "diverged: the loss (1.weight) became non-finite in step 3" in capsys.readouterr().err
 
 
 def test_a_failure_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
