@@ -83,7 +83,7 @@ def connect_arguments(url: str, *, silence_seconds: float | None = None) -> tupl
         parsed = make_url(url)
     except (ArgumentError, ValueError):  # whose texts hold parts of the URL
         raise ValueError(
-            "the database URL is none: it has the form postgresql://user:password@host:port/name, with special "
+            "this is no database URL: it has the form postgresql://user:password@host:port/name, with special "
             "characters of the password percent-encoded, and several hosts as ///name?host=a:5432&host=b:5432"
         ) from None
     if parsed.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
