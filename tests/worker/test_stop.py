@@ -98,7 +98,7 @@ def test_what_it_cannot_start_without_it_says_and_leaves_nothing(
     urls = {"DATABASE_URL": service.database_url, "REDIS_URL": service.redis_url, "SCRATCH_DIR": str(tmp_path)}
     given = urls | {setting: value or servers.postgres}
     environment = os.environ | {f"TRAIND_{name}": text for name, text in given.items()}
-    command = [sys.executable, "-m", "worker", "--name", "refused"]
+    command = [sys.executable, "-m", "worker", "--name", "not-started"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     assert done.returncode == 1
@@ -106,7 +106,7 @@ def test_what_it_cannot_start_without_it_says_and_leaves_nothing(
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stderr
     assert not found(tmp_path, "*worker-*")
-    assert service.rows("SELECT 1 FROM worker WHERE name = 'refused'") == []
+    assert service.rows("SELECT 1 FROM worker WHERE name = 'not-started'") == []
 
 
 def test_without_servers_it_says_what_to_do() -> None:
