@@ -495,7 +495,7 @@ class Resources(Part):
     priority: Annotated[Int, Field(ge=-100, le=100)] = 0
     """Higher starts first."""
     max_attempts: Annotated[Int, Field(ge=1, le=100)] = 3
-    """How many attempts may end in a crash before the job fails."""
+    """How many crashes are counted before the job fails."""
     max_runtime_seconds: Annotated[Int, Field(ge=1, le=366 * 86_400)] | None = None
     """Running time of one attempt after which the job fails; unlimited where it is not given."""
 

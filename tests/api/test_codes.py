@@ -10,13 +10,14 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from api.app import create_app
 from api.errors import KINDS, MEDIA_TYPE
 from jobs import keys
 from jobs.settings import Settings
 from tests.api.project import SPEC, Project
+from tests.jobs.scenario import only_reads
 
 NO_JOB = "/v1/jobs/00000000-0000-0000-0000-000000000000"
 Answer = tuple[int, str, dict[str, Any]]
@@ -93,19 +94,6 @@ def test_no_code_is_left_out() -> None:
     assert not PROVOKED.keys() & ELSEWHERE
 
 
-def only_reads(engine: Engine, value: str) -> None:
-    """The database from its next session on; where it only reads, all sessions are new ones."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
-        conn.execute(text("SET default_transaction_read_only = off"))
-        name = conn.execute(text("SELECT current_database()")).scalar_one()
-        conn.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}"))
-        if value == "on":
-            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name AND pid <> :me"
-            me = conn.execute(text("SELECT pg_backend_pid()")).scalar_one()
-            conn.execute(text(others), {"name": name, "me": me})
-            conn.invalidate()
-
-
 def test_a_defect_is_500_without_its_inside(own_app: TestClient, database_url: str) -> None:
     service = own_app.app.state.service  # type: ignore[attr-defined]
     with service.engine.begin() as conn:
@@ -127,7 +115,7 @@ def test_a_database_that_is_not_migrated_is_not_ready(own_app: TestClient) -> No
 
 def test_a_database_that_only_reads_is_away_until_it_writes_again(own_app: TestClient) -> None:
     """As a primary that was demoted: its sessions live on, and are of no use."""
-    engine = own_app.app.state.service.engine  # type: ignore[attr-defined]
+    engine = own_app.app.state.service.engine
     with engine.begin() as conn:
         key = keys.create(conn, 1, name="t", scopes=["write"])
     headers = {"Authorization": f"Bearer {key}"}

@@ -135,3 +135,16 @@ def waits_for_lock(engine: Engine) -> bool:
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
         return bool(conn.execute(text(waiting)).scalar_one())
+
+
+def only_reads(engine: Engine, value: str) -> None:
+    """The database from its next session on; where it only reads, all sessions are new ones."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        conn.execute(text("SET default_transaction_read_only = off"))
+        name = conn.execute(text("SELECT current_database()")).scalar_one()
+        conn.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}"))
+        if value == "on":
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name AND pid <> :me"
+            me = conn.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            conn.execute(text(others), {"name": name, "me": me})
+            conn.invalidate()

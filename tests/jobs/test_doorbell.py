@@ -133,7 +133,7 @@ def test_a_dead_redis_is_a_false_and_one_warning(url: str) -> None:
         for _ in range(5):
             bell._quiet_until = 0.0
             assert not bell.ring("default")
-        assert time.monotonic() - before < 3
+        assert time.monotonic() - before < 1.0
     assert [line["log_level"] for line in logs] == ["warning"]
     bell.close()
 
@@ -145,7 +145,7 @@ def test_a_hung_redis_costs_half_a_second_once(hung: str) -> None:
     first = time.monotonic() - before
     assert not any(bell.ring("default") for _ in range(100))
     rest = time.monotonic() - before - first
-    assert 0.4 < first < 3
+    assert 0.4 < first < 1.5
     assert rest < 0.2
     bell.close()
 
@@ -158,7 +158,7 @@ def test_a_hung_unix_socket_is_given_up_too() -> None:
         bell = Doorbell(f"unix://{path}", uuid4())
         before = time.monotonic()
         assert not bell.ring("default")
-        assert time.monotonic() - before < 3
+        assert time.monotonic() - before < 1.5
         bell.close()
 
 

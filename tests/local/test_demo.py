@@ -21,7 +21,7 @@ from tests.local.families import assert_gone
 from traind.cli.errors import INTERRUPTED
 from traind.client import Client
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 COMMAND = (sys.executable, "-m", "traind", "demo", "--data-dir")
 ORPHAN_SECONDS = 60.0

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,12 +75,6 @@ def cpu_seconds(process: psutil.Process) -> float:
     """What it has computed so far, as the kernel counts it (in hundredths of a second)."""
     times = process.cpu_times()
     return float(times.user + times.system)
-
-
-def cpu_seconds_at_rest(process: psutil.Process) -> float:
-    """Of a stopped process: its main thread shows as stopped a moment before the others are."""
-    time.sleep(0.1)
-    return cpu_seconds(process)
 
 
 def born_at(process: psutil.Process) -> float:

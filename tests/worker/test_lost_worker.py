@@ -34,7 +34,7 @@ def test_killed(service: Service, start: StartWorker) -> None:
         killed_at = time.monotonic()
         os.kill(victim.pid, signal.SIGKILL)
         wait_dead(trainer)
-        assert time.monotonic() - killed_at < 2.5
+        assert time.monotonic() - killed_at < 1
         service.wait(job_id, lambda job: job.attempt == 2 and job.observed_step > job.saved_step)
         service.cancel(job_id)
 

@@ -22,10 +22,10 @@ from api.app import create_app
 from jobs.database import cluster_id, make_engine, upgrade
 from jobs.doorbell import Doorbell, wake_queue
 from jobs.settings import Settings
-from tests.api.test_codes import only_reads
 from tests.embedded import servers_for_tests
+from tests.jobs.scenario import only_reads
 from tests.worker.conftest import StartWorker
-from tests.worker.processes import Worker, cpu_seconds, cpu_seconds_at_rest, start_worker, wait_dead
+from tests.worker.processes import Worker, cpu_seconds, start_worker, wait_dead
 from tests.worker.proxy import postgres_proxy, redis_proxy
 from tests.worker.service import (
     BRIEF,
@@ -84,7 +84,7 @@ def test_postgres_is_unreachable_for_half_a_minute_of_a_minutes_lease(alone: Ser
         proxy.cut()
         worker.process.send_signal(signal.SIGCONT)
         until(trainer.status, lambda status: status == psutil.STATUS_STOPPED)
-        computed = cpu_seconds_at_rest(trainer)
+        computed = cpu_seconds(trainer)
         while time.monotonic() < cut_at + 30:
             assert trainer.status() == psutil.STATUS_STOPPED
             time.sleep(0.05)
@@ -128,8 +128,7 @@ def test_postgres_is_restarted_twice(restartable: Service, tmp_path: Path) -> No
 def test_postgres_has_no_connection_left(restartable: Service, tmp_path: Path) -> None:
     """Others have them all: as if it were away, and the job goes on when one is free."""
     settings = Settings(database_url=restartable.database_url, redis_url=restartable.redis_url)  # type: ignore[arg-type]
-    patient = {"SUSPICION_SECONDS": "60"}
-    with start_worker(restartable.database_url, restartable.redis_url, tmp_path / "worker", **patient) as worker:
+    with start_worker(restartable.database_url, restartable.redis_url, tmp_path / "worker") as worker:
         job_id = restartable.submit(LASTING)
         restartable.wait_saved(job_id)
         trainer = worker.trainer()
@@ -145,15 +144,15 @@ def test_postgres_has_no_connection_left(restartable: Service, tmp_path: Path) -
 
 def test_postgres_only_reads_for_a_while(alone: Service, tmp_path: Path) -> None:
     """As in a failover: the way to it is fine and every session lives, but nothing can be written."""
-    patient = {"SUSPICION_SECONDS": "60"}
-    with start_worker(alone.database_url, alone.redis_url, tmp_path / "worker", **patient) as worker:
+    with start_worker(alone.database_url, alone.redis_url, tmp_path / "worker") as worker:
         job_id = alone.submit(LASTING)
         alone.wait_saved(job_id)
         trainer = worker.trainer()
         only_reads(alone.engine, "on")
         until(lambda: worker.log, lambda log: "read-only transaction" in log)
         until(trainer.status, lambda status: status == psutil.STATUS_STOPPED)
-        time.sleep(2)
+        until(lambda: worker.log.count("the heartbeat's connection broke"), lambda times: times >= 5)
+        assert trainer.status() == psutil.STATUS_STOPPED
         only_reads(alone.engine, "off")
         assert_never_left(alone, job_id)
 
@@ -240,7 +239,7 @@ def test_one_worker_loses_its_way_to_postgres(service: Service, shared_worker: W
         trainer = victim.trainer()
         proxy.cut()
         until(trainer.status, lambda status: status == psutil.STATUS_STOPPED)
-        computed = cpu_seconds_at_rest(trainer)
+        computed = cpu_seconds(trainer)
         service.cancel(blocker)
         service.wait(job_id, lambda job: job.attempt == 2 and job.observed_step > job.saved_step)
         assert (trainer.status(), cpu_seconds(trainer)) == (psutil.STATUS_STOPPED, computed)

@@ -15,7 +15,7 @@ from tests.worker.conftest import StartWorker
 from tests.worker.processes import Worker, start_worker, wait_dead
 from tests.worker.proxy import postgres_proxy
 from tests.worker.service import BRIEF, LONG, MEDIUM, MEDIUM_STEPS, Service, until
-from tests.worker.test_cancel import HUGE_PRODUCT, JOB_WITHIN_SECONDS, LONG_LOAD, WITHIN_SECONDS, cancel_and_time
+from tests.worker.test_cancel import HUGE_PRODUCT, LONG_LOAD, WITHIN_SECONDS, cancel_and_time
 
 SLOW_EVALUATION = {
     "dataset": {"name": "synthetic_classification", "n_samples": 400_000, "n_features": 16},
@@ -104,7 +104,7 @@ def test_a_trainer_that_loads_has_nothing_to_save(service: Service) -> None:
     job_id = service.submit(LONG_LOAD)
     service.wait(job_id, lambda job: job.phase == "load")
     service.pause(job_id)
-    job = service.wait(job_id, lambda job: job.state == "paused", seconds=JOB_WITHIN_SECONDS)
+    job = service.wait(job_id, lambda job: job.state == "paused", seconds=WITHIN_SECONDS)
 
     assert (job.observed_step, job.saved_step, job.crash_count) == (0, None, 0)
     assert service.attempts(job_id)[0].outcome == "paused"
@@ -197,7 +197,7 @@ def test_asked_while_postgres_is_away_it_is_heeded_afterwards(alone: Service, tm
     """Nobody else is there to take the job meanwhile."""
     with (
         postgres_proxy(alone.database_url) as (proxy, url),
-        start_worker(url, alone.redis_url, tmp_path / "cut-off", SUSPICION_SECONDS="60") as worker,
+        start_worker(url, alone.redis_url, tmp_path / "cut-off") as worker,
     ):
         job_id = alone.submit(MEDIUM)
         alone.wait_step(job_id, 100)
