@@ -9,7 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -45,9 +45,14 @@ def owner(code: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], l
             yield process, started
         finally:
             process.kill()
-            for each in started:
-                if each.is_running():
-                    each.kill()
+            kill(started)
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    """SIGKILL to each; those before it in the list may have taken it along."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def assert_gone(processes: list[psutil.Process], *, within_seconds: float = PATIENT) -> None:

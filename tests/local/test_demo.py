@@ -17,7 +17,7 @@ import pytest
 from safetensors.torch import load_file
 
 from local.supervisor import Service
-from tests.local.families import assert_gone
+from tests.local.families import assert_gone, kill
 from traind.cli.errors import INTERRUPTED
 from traind.client import Client
 
@@ -61,9 +61,7 @@ def demo_in_the_middle(data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], 
             (demo,) = psutil.Process(shell.pid).children()
             yield shell, demo
         finally:
-            for process in [*processes_of(data_dir)]:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
+            kill(processes_of(data_dir))
 
 
 def test_the_demo_compares_the_optimizers_and_keeps_what_it_says(
@@ -95,7 +93,7 @@ def test_nothing_runs_on_when_it_is_killed_in_the_middle(data_dir: Path, victim:
         assert len(running) > 8  # guards, Postgres and its backends, Redis, api, worker, fork server, trainer
         (demo if victim == "demo" else shell).kill()
         assert_gone(running, within_seconds=ORPHAN_SECONDS)
-        assert [process for process in processes_of(data_dir) if process.status() != psutil.STATUS_ZOMBIE] == []
+        assert_gone(processes_of(data_dir), within_seconds=0)
 
 
 def test_an_interrupt_ends_it_in_order(data_dir: Path) -> None:

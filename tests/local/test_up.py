@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from local.listener import Listener
-from tests.local.families import PATIENT, assert_gone
+from tests.local.families import PATIENT, assert_gone, kill
 from tests.local.up import Up, traind
 
 Start = Callable[[], Up]
@@ -69,8 +69,7 @@ def test_up_after_a_stop_and_after_every_kind_of_kill_just_works(data_dir: Path,
     assert second.alive()
     assert second.key() == key
     all_of_it = second.everything()
-    for process in all_of_it:
-        process.kill()
+    kill(all_of_it)
     assert_gone(all_of_it)
 
     third = start()
