@@ -174,13 +174,14 @@ def _decode_ints(reader: _Reader, n: int, width: int) -> Ints:
     differences = np.frombuffer(reader.take((n - 1) * width), f"<i{width}")
     # Where a sum could be too large for int64 it is tried in float64, which cannot wrap around.
     large = n << (8 * width - 1) > LARGEST and np.abs(differences.astype(np.float64)).sum() > 2 * LARGEST
-    if abs(first) > LARGEST or large:
-        raise CorruptMetrics("metric data with steps or times out of range")
-    values = np.empty(n, np.int64)
-    values[0] = first
-    np.cumsum(differences, dtype=np.int64, out=values[1:])
-    values[1:] += first
-    return values
+    if abs(first) <= LARGEST and not large:
+        values = np.empty(n, np.int64)
+        values[0] = first
+        np.cumsum(differences, dtype=np.int64, out=values[1:])
+        values[1:] += first
+        if np.abs(values).max() <= LARGEST:
+            return values
+    raise CorruptMetrics("metric data with steps or times out of range")
 
 
 def _decode_column(reader: _Reader, axes: list[tuple[Ints, Floats]]) -> Column:

@@ -103,6 +103,15 @@ def test_negative_and_falling_steps_are_refused(place: int, byte: int) -> None:
         decode(bytes(damaged))
 
 
+def test_a_time_further_on_than_any_is_refused() -> None:
+    """A flip in the difference from the first time (0) to the second (5e14 microseconds): it is 9.5e15 then."""
+    damaged = bytearray(encode([make_column([1, 2], [0.0, 5e8], [0.0, 0.0])]))
+    assert damaged[28:36] == int(5e14).to_bytes(8, "little")
+    damaged[34] ^= 0x20
+    with pytest.raises(CorruptMetrics, match="times out of range"):
+        decode(bytes(damaged))
+
+
 def test_a_newer_version_is_named() -> None:
     with pytest.raises(CorruptMetrics, match="version 2"):
         decode(b"\x02" + encode([])[1:])
