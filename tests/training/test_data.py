@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.training.scenario import trainer_job
 from worker.training import data as module
-from worker.training.data import Data, batches, epoch_order
+from worker.training.data import Data, batches, epoch_order, load_data
 
 
 def numbered(n: int, width: int = 3) -> Data:
@@ -53,6 +56,13 @@ def test_a_run_goes_on_from_any_step(batch_size: int, shuffle: bool, monkeypatch
         (batch,) = take(data, 1, batch_size=batch_size, shuffle=shuffle, step=step)
         assert torch.equal(batch, whole[step])
         assert batch.data_ptr() % 64 == whole[step].data_ptr() % 64, "matrix kernels may round by alignment"
+
+
+@pytest.mark.parametrize("dataset", [{"name": "digits"}, {"name": "synthetic_regression", "n_samples": 1_001}])
+def test_the_data_begins_at_the_same_alignment_in_every_process(dataset: dict[str, Any], tmp_path: Path) -> None:
+    job = trainer_job(tmp_path, dataset=dataset)
+    data = load_data(job.spec.dataset, job.settings, torch.device("cpu"))
+    assert [part.data_ptr() % 64 for part in vars(data).values()] == [0, 0, 0, 0]
 
 
 def test_the_order_is_the_seeds_and_the_epochs() -> None:
