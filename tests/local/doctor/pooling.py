@@ -75,19 +75,22 @@ class Pooler:
                 break
             server = server or self._borrow()
             server.sendall(_message(kind, body))
-            if kind in b"QS" and self._answer(server, client) == b"I" and self._mode == "transaction":
-                self._give_back(server)
-                server = None
+            if kind in b"QS":
+                ready = self._answer(server, client)
+                if ready == b"I" and self._mode == "transaction":
+                    self._give_back(server)
+                    server = None
+                client.sendall(_message(b"Z", ready))
         if server is not None:
             self._give_back(server)
 
     def _answer(self, server: socket.socket, client: socket.socket) -> bytes:
-        """Hand on everything up to ReadyForQuery; its transaction status."""
-        while True:
-            kind, body = _read(server)
-            client.sendall(_message(kind, body))
-            if kind == b"Z":
-                return body
+        """Hand on everything before ReadyForQuery; its transaction status. Who waits for it finds the server lent or
+        given back already.
+        """
+        while (read := _read(server))[0] != b"Z":
+            client.sendall(_message(*read))
+        return read[1]
 
     def _borrow(self) -> socket.socket:
         with self._lock:
