@@ -93,6 +93,12 @@ def assert_equal(resumed: Result, whole: Result) -> None:
         assert resumed.points[key] == points, key
 
 
+def is_cut_between_two_batches(attempt: Attempt) -> bool:
+    """In an evaluation; the checkpoint of the step before, which a thread writes meanwhile, has been sent already."""
+    end = attempt.end
+    return isinstance(end, Progress) and [saved.step for saved in attempt.checkpoints[-1:]] == [end.step - 1]
+
+
 def test_cut_between_two_batches_of_an_evaluation(tmp_path: Path) -> None:
     """The sign of life comes from within the evaluation, which here has 20 batches after every step."""
     training = {"steps": 100, "eval_every": 1}
@@ -102,7 +108,7 @@ def test_cut_between_two_batches_of_an_evaluation(tmp_path: Path) -> None:
         return isinstance(message, Progress) and message.phase == "evaluate" and message.evaluated % 20 != 0
 
     job = Job(tmp_path, saving(parts, every=1))
-    job.kill(evaluates, landed=lambda attempt: isinstance(attempt.end, Progress))
+    job.kill(evaluates, landed=is_cut_between_two_batches)
     job.finish()
     assert job.attempts[-1].from_step == job.attempts[0].end.step - 1
     assert_equal(result(job.attempts), uninterrupted(json.dumps(parts)))
