@@ -71,6 +71,16 @@ def wait_dead(process: psutil.Process) -> None:
     until(lambda: is_dead(process), bool)
 
 
+@contextmanager
+def held(process: psutil.Process) -> Iterator[None]:
+    """Stopped meanwhile: it gets no further than it is."""
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
+
+
 def cpu_seconds(process: psutil.Process) -> float:
     """What it has computed so far, as the kernel counts it (in hundredths of a second)."""
     times = process.cpu_times()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,7 +14,7 @@ from sqlalchemy import Row
 
 from jobs.metrics import store
 from tests.worker.conftest import StartWorker
-from tests.worker.processes import Worker, start_worker, wait_dead
+from tests.worker.processes import Worker, held, start_worker, wait_dead
 from tests.worker.proxy import postgres_proxy
 from tests.worker.service import BRIEF, LONG, MEDIUM, MEDIUM_STEPS, Service, until
 from tests.worker.test_cancel import HUGE_PRODUCT, LONG_LOAD, WITHIN_SECONDS, cancel_and_time
@@ -54,6 +56,14 @@ def points(service: Service, job_id: UUID) -> dict[str, list[tuple[int, float]]]
 def move_of(service: Service, job_id: UUID, kind: str) -> dict[str, Any]:
     """The data of the last event of this kind."""
     return [event.data for event in service.events(job_id) if event.kind == kind][-1]
+
+
+@contextmanager
+def says(worker: Worker, text: str) -> Iterator[None]:
+    """Wait until its log has this once more than before."""
+    before = worker.log.count(text)
+    yield
+    until(lambda: worker.log.count(text), lambda times: times > before)
 
 
 def arriving(service: Service, job_id: UUID, kind: str) -> None:
@@ -110,11 +120,12 @@ def test_a_trainer_that_loads_has_nothing_to_save(service: Service) -> None:
     assert service.attempts(job_id)[0].outcome == "paused"
 
 
-@pytest.mark.usefixtures("shared_worker")
-def test_an_evaluation_is_brought_to_its_end_first(service: Service) -> None:
+def test_an_evaluation_is_brought_to_its_end_first(service: Service, shared_worker: Worker) -> None:
     job_id = service.submit(SLOW_EVALUATION)
     service.wait(job_id, lambda job: job.phase == "evaluate")
-    job = paused(service, job_id)
+    with held(shared_worker.trainer()), says(shared_worker, "asked to stop"):
+        service.pause(job_id)
+    job = service.wait(job_id, lambda job: job.state == "paused")
     assert service.steps(job_id, "val/loss") == [job.saved_step] == [1]
     service.resume(job_id)
     service.wait_final(job_id)
@@ -122,12 +133,13 @@ def test_an_evaluation_is_brought_to_its_end_first(service: Service) -> None:
 
 
 def test_taken_back_in_time_it_leaves_no_trace(service: Service, shared_worker: Worker) -> None:
-    told = shared_worker.log.count("asked to stop")
     job_id = service.submit(SLOW_EVALUATION)
     service.wait(job_id, lambda job: job.phase == "evaluate")
-    service.pause(job_id)
-    until(lambda: shared_worker.log.count("asked to stop"), lambda times: times > told)
-    service.resume(job_id)
+    with held(shared_worker.trainer()):
+        with says(shared_worker, "asked to stop"):
+            service.pause(job_id)
+        with says(shared_worker, "may go on"):
+            service.resume(job_id)
     job = service.wait_final(job_id)
 
     assert (job.state, job.attempt) == ("succeeded", 1)
