@@ -119,7 +119,7 @@ class Installation:
 
 
 def _is_ready(log: Path) -> bool:
-    return "worker ready" in log.read_text()
+    return log.exists() and "worker ready" in log.read_text()
 
 
 def _left_behind(process: psutil.Process) -> bool:

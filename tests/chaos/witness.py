@@ -103,7 +103,9 @@ class Witness:
         if found and output.is_relative_to(self.scratch) and parent not in self._alive:
             trainer = Trainer(pid, found[1], int(found[2]), time.time())
             self.met.append(trainer)
-            self._alive[pid] = self._newest[trainer.job] = trainer
+            self._alive[pid] = trainer
+            if trainer.attempt >= self._newest.setdefault(trainer.job, trainer).attempt:
+                self._newest[trainer.job] = trainer
 
     def _watch(self, trainer: Trainer) -> bool:
         """Whether it still lives."""
