@@ -96,9 +96,9 @@ def test_a_refusal_is_not_repeated_and_says_everything() -> None:
 def test_nothing_listening_is_unreachable_and_a_lost_answer_is_no_answer() -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    with client(f"http://127.0.0.1:{port}", retries=1) as c, pytest.raises(ApiError) as raised:
-        c.get(JOB)
+        url = f"http://127.0.0.1:{s.getsockname()[1]}"
+        with client(url, retries=1) as c, pytest.raises(ApiError) as raised:
+            c.get(JOB)
     assert (raised.value.code, raised.value.status, raised.value.retryable) == ("unreachable", None, True)
     with scripted(hang_up) as service, client(service.url, retries=1) as c, pytest.raises(ApiError) as raised:
         c.submit(SPEC)

@@ -59,7 +59,8 @@ def test_the_messages_of_a_run_in_their_order(tmp_path: Path) -> None:
     assert trained.messages[0] == Phase("load")
     assert trained.messages[1:3] == [ready, Phase("train")]
     assert [(c.step, c.kind) for c in trained.all(Checkpoint)] == [(40, "interval"), (80, "interval"), (100, "final")]
-    assert trained.messages[-3:] == [Phase("checkpoint"), trained.checkpoint(100), trained.finished]
+    last = [message for message in trained.messages if message != trained.checkpoint(80)]  # a thread sends it
+    assert last[-3:] == [Phase("checkpoint"), trained.checkpoint(100), trained.finished]
     assert trained.points("train/loss").keys() == set(range(1, 101))
     assert trained.points("val/loss").keys() == {30, 60, 90, 100}
     assert trained.metric_keys() == {"train/loss", "train/accuracy", "grad_norm", "lr", "val/loss", "val/accuracy"}
@@ -211,6 +212,7 @@ def test_evaluation_is_the_mean_over_all_samples(batch: int, tmp_path: Path, mon
     monkeypatch.setattr("worker.training.evaluate.EVALUATION_BATCH", batch)
     job = trainer_job(tmp_path)
     data = load_data(job.spec.dataset, job.settings, torch.device("cpu"))
+    torch.manual_seed(0)
     model = torch.nn.Sequential(*build_model(job.spec.model, (1, 8, 8), 10), torch.nn.Dropout(0.9))
     beats: list[int] = []
     values = evaluate(model, data, loss_function("cross_entropy"), lambda: beats.append(1))

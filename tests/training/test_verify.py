@@ -45,7 +45,8 @@ def test_every_checkpoint_is_its_replay_to_the_bit(case: str, device: str, tmp_p
 
 def test_a_checkpoint_that_was_taken_when_asked_to(tmp_path: Path) -> None:
     def pause(message: Message, control: Control) -> None:
-        control.stop = "pause" if isinstance(message, Checkpoint) else None
+        if isinstance(message, Checkpoint):
+            control.stop = "pause"
 
     run = Trained(trainer_job(tmp_path / "whole", **PARTS), on_message=pause)
     assert isinstance(run.end, Stopped)

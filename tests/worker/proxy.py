@@ -39,10 +39,20 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = listener.accept()
-                server = self._connect()
-                self._open |= {client, server}
-                for source, sink in ((client, server), (server, client)):
-                    threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+                self._forward(client, listener)
+
+    def _forward(self, client: socket.socket, listener: socket.socket) -> None:
+        try:
+            server = self._connect()
+        except OSError:
+            _close(client)
+            return
+        self._open |= {client, server}
+        for source, sink in ((client, server), (server, client)):
+            threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+        if self._listener is not listener:  # cut meanwhile
+            _close(client)
+            _close(server)
 
     def _connect(self) -> socket.socket:
         if isinstance(self._target, tuple):
