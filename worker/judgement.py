@@ -8,7 +8,6 @@ from pathlib import Path
 
 from jobs.states import State
 from worker import output
-from worker.clock import boottime
 from worker.trainer import Trainer
 from worker.verdict import Crash, Ending, Finish, error_document
 
@@ -41,7 +40,7 @@ def gone(trainer: Trainer, log: Path) -> Ending:
     code, message = "trainer-crashed", f"the trainer {how or 'closed its pipe and went on'}"
     if how is not None and how.signal is signal.SIGKILL:
         code, message = "trainer-killed", "the trainer was killed by SIGKILL; mostly that is the kernel, out of memory"
-        if boottime() >= trainer.run_until:
+        if trainer.ran_out:
             code, message = "lease-expired", "the lease could not be renewed in time"
     name = how.signal.name if how is not None and how.signal is not None else None
     return Crash(error_document(code, message, signal=name, output=output.excerpt(output.read(log))))

@@ -13,6 +13,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from worker.clock import boottime
 from worker.process import Exit, Process, StartFailed, start
 from worker.training.messages import RunUntil, Stop, StopKind, encode
 
@@ -26,6 +27,7 @@ class Trainer:
 
     def __init__(self, run_until: float) -> None:
         self._run_until = run_until
+        self._ran_out = False
         self._lock = threading.Lock()
         self._process: Process | None = None
         self._frozen = False
@@ -51,13 +53,18 @@ class Trainer:
         return process.link
 
     @property
-    def run_until(self) -> float:
-        """Until when it may run, in seconds of `worker.clock.boottime`; then it ends by itself."""
-        return self._run_until
+    def ran_out(self) -> bool:
+        """Whether its time came while it ran, and so its end, also where more was allowed afterwards."""
+        with self._lock:
+            return self._ran_out or self._is_over()
+
+    def _is_over(self) -> bool:
+        return self._process is not None and boottime() >= self._run_until
 
     def extend(self, run_until: float) -> None:
-        """Allow it to run until then, and thaw it."""
+        """Allow it to run until then (in seconds of `worker.clock.boottime`), and thaw it."""
         with self._lock:
+            self._ran_out = self._ran_out or self._is_over()
             self._run_until = run_until
             if self._process is not None:
                 self._process.send(encode(RunUntil(run_until)))

@@ -15,9 +15,11 @@ from sqlalchemy.exc import DBAPIError
 
 from jobs.errors import Fenced
 from jobs.states import State
+from tests.training.scenario import trainer_job
+from tests.worker.service import PATIENT
 from worker import health, output
 from worker.clock import boottime
-from worker.judgement import stalled
+from worker.judgement import gone, stalled
 from worker.scratch import own_folder, remove_dead
 from worker.trainer import Trainer
 from worker.verdict import Crash, Decided, Finish, Lost, Requeue, Verdict
@@ -140,8 +142,26 @@ def test_the_silence_of_a_frozen_trainer_does_not_count() -> None:
     assert trainer.silence(heard_at) == 0
     trainer.extend(boottime() + 120)
     assert trainer.silence(heard_at) < 60
-    assert trainer.run_until > boottime() + 100
     trainer.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "code"), [(0, "lease-expired"), (PATIENT, "trainer-killed")], ids=["too late", "in time"]
+)
+def test_more_time_that_comes_too_late_hides_not_that_it_ran_out(tmp_path: Path, seconds: float, code: str) -> None:
+    """As where Postgres was away for longer than a lease, and its heartbeat is back before its end was looked at."""
+    trainer, log = Trainer(boottime() + seconds), tmp_path / "trainer.log"
+    try:
+        trainer.start(trainer_job(tmp_path, training={"steps": 10**6}).model_dump_json(), log)
+        if seconds:
+            trainer.kill()
+        assert trainer.wait(PATIENT)
+        trainer.extend(boottime() + 2 * PATIENT)
+        ending = gone(trainer, log)
+    finally:
+        trainer.close()
+    assert isinstance(ending, Crash)
+    assert (ending.error["code"], ending.error["signal"]) == (code, "SIGKILL")
 
 
 def test_an_upload_that_stands_still_ends_the_attempt() -> None:
