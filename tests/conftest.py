@@ -68,6 +68,20 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield Servers(postgres, redis_url)
 
 
+@pytest.fixture(scope="module")
+def fork_server() -> Iterator[None]:
+    """The trainers' fork server, of this process; there is one, so whoever starts a trainer here must ask for it.
+
+    As a worker has it: a trainer would import any main module but a package's `__main__` again, here pytest's.
+    """
+    from worker.process import warm_up
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr("__main__.__file__", raising=False)
+        warm_up("cpu")
+        yield
+
+
 @pytest.fixture(scope="session")
 def template(servers: Servers) -> Iterator[str]:
     name = f"traind_test_{uuid.uuid4().hex}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -20,8 +19,9 @@ import pytest
 from tests.training.attempts import Attempt, Job, Result, result
 from tests.training.cuts import AXES, CASES, PAIRS, SCHEDULES, Case, Cut, edge, interrupted, parts_of, saving
 from traind.spec import Schedule
-from worker.process import warm_up
 from worker.training.messages import Message, Progress
+
+pytestmark = pytest.mark.usefixtures("fork_server")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -34,15 +34,6 @@ def chosen(which: str) -> list[Case]:
     if which in ("pairs", "all"):
         return PAIRS if which == "pairs" else CASES
     return [CASES[index] for index in sorted(Random(0).sample(range(len(CASES)), int(which)))]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fork_server() -> Iterator[None]:
-    """As a worker has it: a trainer would import any main module but a package's `__main__` again, here pytest's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delattr("__main__.__file__", raising=False)
-        warm_up("cpu")
-        yield
 
 
 @lru_cache(maxsize=2)

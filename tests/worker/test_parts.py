@@ -145,6 +145,7 @@ def test_the_silence_of_a_frozen_trainer_does_not_count() -> None:
     trainer.close()
 
 
+@pytest.mark.usefixtures("fork_server")
 @pytest.mark.parametrize(
     ("seconds", "code"), [(0, "lease-expired"), (PATIENT, "trainer-killed")], ids=["too late", "in time"]
 )
