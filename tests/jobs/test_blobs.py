@@ -154,8 +154,7 @@ def test_new_partitions_store_chunks_uncompressed(engine: Engine) -> None:
         assert {conn.execute(text(stored), {"name": name}).scalar_one() for name in partitions(engine)} == {"e"}
 
 
-def test_two_processes_make_partitions_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blobs, "LOCK_TIMEOUT_SECONDS", 30)
+def test_two_processes_make_partitions_at_once(engine: Engine) -> None:
     made: list[int] = []
     start = threading.Barrier(4)
 
@@ -172,8 +171,8 @@ def test_two_processes_make_partitions_at_once(engine: Engine, monkeypatch: pyte
 
 
 def test_a_table_in_use_is_not_waited_for_long(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    with engine.connect() as reader, monkeypatch.context() as patch:
-        patch.setattr(blobs, "LOCK_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(blobs, "LOCK_TIMEOUT_SECONDS", 0.05)
+    with engine.connect() as reader:
         reader.execute(blob_chunk.select())
         with pytest.raises(OperationalError, match="lock timeout"):
             blobs.ensure_partitions(engine)

@@ -33,13 +33,7 @@ def cluster(redis_url: str) -> Iterator[UUID]:
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Redis that answers late on a busy machine is no silent one."""
-    monkeypatch.setattr("jobs.doorbell.TIMEOUT_SECONDS", 10)
-
-
-@pytest.fixture
-def bell(redis_url: str, cluster: UUID, patient: None) -> Iterator[Doorbell]:
+def bell(redis_url: str, cluster: UUID) -> Iterator[Doorbell]:
     bell = Doorbell(redis_url, cluster)
     yield bell
     bell.close()
@@ -171,7 +165,6 @@ def test_a_hung_unix_socket_is_given_up_too() -> None:
         bell.close()
 
 
-@pytest.mark.usefixtures("patient")
 def test_it_rings_again_when_redis_is_back(redis_url: str, cluster: UUID) -> None:
     """A relay to the real server stands for a Redis that starts late."""
     with tempfile.TemporaryDirectory() as folder:

@@ -117,7 +117,6 @@ def test_upgrade_waits_for_another_process_that_migrates(empty_url: str, empty: 
 @pytest.mark.slow
 def test_upgrade_gives_up_where_a_lock_is_held_and_leaves_nothing_behind(empty_url: str, empty: Engine) -> None:
     with empty.connect() as other:
-        other.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         other.execute(text("CREATE TABLE checkpoint (id integer)"))
         with pytest.raises(OperationalError, match="lock timeout"):
             upgrade(empty_url)

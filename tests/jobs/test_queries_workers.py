@@ -33,7 +33,7 @@ def known(engine: Engine) -> set[UUID]:
 def test_live_silent_and_stopped_in_that_order(engine: Engine, project_id: int) -> None:
     stopped, live, silent, idle = (add_worker(engine) for _ in range(4))
     age(engine, silent, SILENT_SECONDS + 5)
-    age(engine, idle, SILENT_SECONDS / 2)
+    age(engine, idle, SILENT_SECONDS - 5)
     with engine.begin() as conn:
         stop_worker(conn, stopped)
         shown = list_workers(conn, project_id)

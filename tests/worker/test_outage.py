@@ -96,10 +96,6 @@ def test_postgres_is_unreachable_for_half_a_minute_of_a_minutes_lease(alone: Ser
         assert_never_left(alone, job_id)
 
 
-PATIENCE = {"LEASE_SECONDS": "60", "SUSPICION_SECONDS": "1"}
-"""As by default: longer than a restart of Postgres takes, and than the heartbeat pauses between two connections."""
-
-
 @pytest.fixture
 def restartable(redis_url: str) -> Iterator[Service]:
     """An installation on a Postgres of its own, which is started again when it ends."""
@@ -113,8 +109,7 @@ def restartable(redis_url: str) -> Iterator[Service]:
 @pytest.mark.slow
 def test_postgres_is_restarted_twice(restartable: Service, tmp_path: Path) -> None:
     """By SIGQUIT, as `pg_ctl restart -m immediate` does: no session is told, and it recovers as after a crash."""
-    servers = restartable.database_url, restartable.redis_url
-    with start_worker(*servers, tmp_path / "worker", **PATIENCE) as worker:
+    with start_worker(restartable.database_url, restartable.redis_url, tmp_path / "worker") as worker:
         job_id = restartable.submit(LASTING)
         for step in (500, 2_000):
             restartable.wait_step(job_id, step)
@@ -133,8 +128,7 @@ def test_postgres_is_restarted_twice(restartable: Service, tmp_path: Path) -> No
 def test_postgres_has_no_connection_left(restartable: Service, tmp_path: Path) -> None:
     """Others have them all: as if it were away, and the job goes on when one is free."""
     settings = Settings(database_url=restartable.database_url, redis_url=restartable.redis_url)  # type: ignore[arg-type]
-    servers = restartable.database_url, restartable.redis_url
-    with start_worker(*servers, tmp_path / "worker", **PATIENCE) as worker:
+    with start_worker(restartable.database_url, restartable.redis_url, tmp_path / "worker") as worker:
         job_id = restartable.submit(LASTING)
         restartable.wait_saved(job_id)
         trainer = worker.trainer()
@@ -150,7 +144,7 @@ def test_postgres_has_no_connection_left(restartable: Service, tmp_path: Path) -
 
 def test_postgres_only_reads_for_a_while(alone: Service, tmp_path: Path) -> None:
     """As in a failover: the way to it is fine and every session lives, but nothing can be written."""
-    with start_worker(alone.database_url, alone.redis_url, tmp_path / "worker", **PATIENCE) as worker:
+    with start_worker(alone.database_url, alone.redis_url, tmp_path / "worker") as worker:
         job_id = alone.submit(LASTING)
         alone.wait_saved(job_id)
         trainer = worker.trainer()

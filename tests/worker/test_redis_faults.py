@@ -103,5 +103,5 @@ def assert_heard_again(service: Service) -> None:
         cluster = cluster_id(conn)
     wakes = f"traind:{cluster}:{wake_queue('default')}"
     with redis.Redis.from_url(service.redis_url) as client:
-        until(lambda: Doorbell(service.redis_url, cluster).ring("default"), bool)
+        assert Doorbell(service.redis_url, cluster).ring("default")
         until(lambda: client.llen(wakes), lambda waiting: waiting == 0)
