@@ -255,6 +255,7 @@ _WORKER: Json = {
     "last_seen_at": AT[2],
     "seen_seconds": 2.8,
     "stopped_at": None,
+    "trouble": None,
 }
 _IDLE: Json = {"id": "019a9d2b-0000-7000-8000-000000000001", "name": "gpu-box-2", "busy": 0, "jobs": []}
 

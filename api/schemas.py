@@ -275,7 +275,9 @@ class Worker(Answer):
     id: UUID
     name: str
     state: WorkerState
-    """`silent`: it has not said that it is alive for some time, and has not stopped as it should either."""
+    """`ill`: its machine is at fault (`trouble` says how), and it claims nothing until that is mended. `silent`: it has
+    not said that it is alive for some time, and has not stopped as it should either.
+    """
     device: Literal["cpu", "cuda"]
     queues: list[str]
     slots: int
@@ -289,10 +291,12 @@ class Worker(Answer):
     seen_seconds: float
     """How long ago it was last seen, on the service's clock."""
     stopped_at: datetime | None
+    trouble: str | None
+    """What is wrong with its machine, and what mends it; null if nothing was found."""
 
 
 class WorkerList(Answer):
-    """Workers: live ones, silent ones, and then those that stopped, newest first."""
+    """Workers: live ones, ill ones, silent ones, and then those that stopped, newest first."""
 
     workers: list[Worker]
 

@@ -144,6 +144,7 @@ def worker_view(worker: WorkerRow) -> Worker:
         last_seen_at=worker.last_seen_at,
         seen_seconds=round(worker.seen_seconds, 3),
         stopped_at=worker.stopped_at,
+        trouble=worker.trouble,
     )
 
 

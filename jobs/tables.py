@@ -112,6 +112,7 @@ worker = Table(
     _now("started_at"),
     _now("last_seen_at"),
     _time("stopped_at"),
+    Column("trouble", Text),
     CheckConstraint("device IN ('cpu', 'cuda')", name="device"),
 )
 

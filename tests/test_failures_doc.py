@@ -33,6 +33,10 @@ SEEN_BY = {
     "torch is refused": f"{WORKER}test_machine_faults.py::test_memory_that_is_refused_is_not_asked_for_again",
     "The trainer hangs": f"{WORKER}test_crash.py::test_a_silent_trainer_is_killed",
     "The scratch disk is": f"{WORKER}test_machine_faults.py::test_a_disk_that_fills_while_a_checkpoint_is_written",
+    "The scratch folder is swept": f"{WORKER}test_ill_machine.py::"
+    "test_a_scratch_folder_that_is_swept_away_costs_no_attempt",
+    "The scratch folder is read-only": f"{WORKER}test_ill_machine.py::"
+    "test_an_ill_worker_takes_no_job_and_says_so_until_it_is_mended",
     "The scratch disk changes": f"{WORKER}test_damage.py::"
     "test_where_only_this_machine_s_copy_changed_the_checkpoint_keeps_its_place",
     "The data cannot": f"{WORKER}test_machine_faults.py::test_each_way_of_not_being_there_has_its_code",

@@ -66,6 +66,8 @@ def _work(host: Host, *, once: bool) -> int:
         if once:
             on_signals(slot.stop)
             if not slot.work_once():
+                if host.condition.trouble is not None:
+                    return _refuse(host.condition.trouble, code=1)
                 log.info("nothing is due")
             return 0
         on_signals(partial(_stop, slot))

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from jobs.errors import Fenced
 from jobs.lifecycle.claim import Claim
+from jobs.lifecycle.crash import MACHINE_FAULTS
 from jobs.lifecycle.lease import Lease
 from jobs.lifecycle.work import crash, finish, requeue, set_aside
 from jobs.states import State
@@ -50,7 +51,7 @@ class Attempt:
     def __init__(self, host: Host, claim: Claim, *, claimed_at: float) -> None:
         self._host = host
         self._claim = claim
-        self._folder = host.scratch / f"{claim.lease.job_id}-{claim.lease.attempt}"
+        self._folder = host.scratch.folder / f"{claim.lease.job_id}-{claim.lease.attempt}"
         self._log_path = self._folder / "trainer.log"
         self._trainer = Trainer(allowance(host, claimed_at))
         self._started = self._pulse = time.monotonic()
@@ -80,6 +81,14 @@ class Attempt:
     def drain(self) -> None:
         """The worker stops: end at the next safe point."""
         self._wishes.drain()
+
+    @property
+    def fault(self) -> str | None:
+        """What it ended by, if that was a fault of this machine."""
+        ending = self._verdict.ending
+        if not isinstance(ending, Crash) or ending.error["code"] not in MACHINE_FAULTS:
+            return None
+        return f"{ending.error['code']}: {ending.error['message']}"
 
     def alive(self) -> bool:
         """Whether it is still being watched over."""

@@ -64,7 +64,10 @@ def _detach() -> None:
 
 def _redirect_output(log_path: str) -> None:
     """Everything written to descriptors 1 and 2, by Python or by C, goes to the log file, line by line."""
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError:  # the checkpoint will say what is wrong with the folder; what is printed is lost
+        log = os.open(os.devnull, os.O_WRONLY)
     for fd in (1, 2):
         os.dup2(log, fd)
     os.close(log)

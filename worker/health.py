@@ -7,6 +7,7 @@ found by the worker's name under the scratch folder. Made for a container's heal
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -24,25 +25,34 @@ def default_name() -> str:
     return platform.node() or "worker"
 
 
-def write_health(scratch_dir: Path, name: str) -> None:
-    """This worker is well now. Raises OSError."""
+def write_health(scratch_dir: Path, name: str, *, trouble: str | None = None) -> None:
+    """This worker is well now, or ill of `trouble`. Raises OSError; the former file is then gone, if it can be."""
     path = _path(scratch_dir, name)
     fresh = path.with_suffix(f".{os.getpid()}")
     try:
-        fresh.write_text(json.dumps({"pid": os.getpid(), "boottime": boottime()}))
+        fresh.write_text(json.dumps({"pid": os.getpid(), "boottime": boottime(), "trouble": trouble}))
         fresh.replace(path)
     except OSError:
-        fresh.unlink(missing_ok=True)
+        for file in (fresh, path):
+            with contextlib.suppress(OSError):
+                file.unlink()
         raise
 
 
 def is_healthy(scratch_dir: Path, name: str) -> bool:
     """Whether a worker of this name was well within the last FRESH_SECONDS."""
+    return trouble_of(scratch_dir, name) is None
+
+
+def trouble_of(scratch_dir: Path, name: str) -> str | None:
+    """Why a worker of this name is not healthy; None if it was well within the last FRESH_SECONDS."""
+    unseen = f"worker {name} was not seen well within the last {FRESH_SECONDS:g} s"
     try:
-        seen = json.loads(_path(scratch_dir, name).read_text())["boottime"]
+        seen = json.loads(_path(scratch_dir, name).read_text())
+        fresh = 0 <= boottime() - seen["boottime"] < FRESH_SECONDS
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return bool(0 <= boottime() - seen < FRESH_SECONDS)
+        return unseen
+    return (f"worker {name} is ill: {seen['trouble']}" if seen.get("trouble") else None) if fresh else unseen
 
 
 def _path(scratch_dir: Path, name: str) -> Path:
@@ -54,12 +64,12 @@ def main() -> int:
     parser.add_argument("--name", default=default_name(), help="the worker's name (default: this machine's)")
     name = parser.parse_args().name
     try:
-        if is_healthy(load().scratch_dir, name):
-            return 0
+        trouble = trouble_of(load().scratch_dir, name)
     except InvalidSettings as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    sys.stderr.write(f"worker {name} was not seen well within the last {FRESH_SECONDS:g} s\n")
+        trouble = str(error)
+    if trouble is None:
+        return 0
+    sys.stderr.write(f"{trouble}\n")
     return 1
 
 

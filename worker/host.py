@@ -20,7 +20,8 @@ from jobs.doorbell import Doorbell
 from jobs.lifecycle.lease import holder_name
 from jobs.lifecycle.workers import register_worker, stop_worker
 from jobs.settings import Settings
-from worker.scratch import own_folder
+from worker.condition import Condition
+from worker.scratch import Scratch, own_folder
 
 PACKAGES = ("traind", "torch", "numpy", "celery", "psycopg")
 """Whose versions are told to the list of workers, beside Python's."""
@@ -38,7 +39,8 @@ class Host:
     lease_engine: Engine
     doorbell: Doorbell
     redis_url: str
-    scratch: Path
+    scratch: Scratch
+    condition: Condition
 
     @property
     def threads(self) -> int:
@@ -86,12 +88,14 @@ def open_host(settings: Settings, *, database_url: str, redis_url: str, name: st
         doorbell = Doorbell(redis_url, cluster)
         stack.callback(doorbell.close)
         autocommit = lease_engine.execution_options(isolation_level="AUTOCOMMIT")
-        yield Host(name, worker_id, cluster, settings, engine, autocommit, doorbell, redis_url, scratch)
+        yield Host(
+            name, worker_id, cluster, settings, engine, autocommit, doorbell, redis_url, scratch, Condition(scratch)
+        )
         with engine.begin() as conn:
             stop_worker(conn, worker_id)
 
 
-def _scratch(stack: ExitStack, scratch_dir: Path, worker_id: UUID) -> Path:
+def _scratch(stack: ExitStack, scratch_dir: Path, worker_id: UUID) -> Scratch:
     try:
         return stack.enter_context(own_folder(scratch_dir, worker_id))
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 KEPT_BYTES = 64 * 1024
@@ -12,23 +13,21 @@ EXCERPT_CHARACTERS = 4_000
 
 def bound(log: Path) -> None:
     """Cut a log that outgrew LIMIT_BYTES down to its end. The trainer appends, so it goes on behind that."""
-    try:
+    with contextlib.suppress(OSError):  # a log is not worth an attempt
         if log.stat().st_size <= LIMIT_BYTES:
             return
-    except FileNotFoundError:
-        return
-    end = _tail(log)
-    with log.open("r+b") as file:
-        file.truncate(0)
-    with log.open("ab") as file:
-        file.write(end)
+        end = _tail(log)
+        with log.open("r+b") as file:
+            file.truncate(0)
+        with log.open("ab") as file:
+            file.write(end)
 
 
 def read(log: Path) -> str:
-    """The end of the log as text; empty where there is none."""
+    """The end of the log as text; empty if there is none, or it cannot be read."""
     try:
         return _tail(log).decode("utf-8", "replace")
-    except FileNotFoundError:
+    except OSError:
         return ""
 
 

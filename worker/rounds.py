@@ -122,15 +122,19 @@ def tidy(host: Host) -> None:
 
 
 def sign_of_life(host: Host, slot: Slot) -> Rounds:
-    """Says that this worker is alive: to the list of workers, and to the health check as long as the slot moves."""
+    """Says that this worker is alive: to the list of workers, and to the health check as long as the slot moves.
+
+    What is wrong with its machine is told to both.
+    """
 
     def round_() -> None:
+        trouble = host.condition.trouble
         try:
             if slot.alive():
-                write_health(host.settings.scratch_dir, host.name)
+                write_health(host.settings.scratch_dir, host.name, trouble=trouble)
         except OSError as error:
             log.warning("the health file cannot be written", error=str(error))
         with host.engine.begin() as conn:
-            see_worker(conn, host.worker_id)
+            see_worker(conn, host.worker_id, trouble=trouble)
 
     return Rounds("sign-of-life", round_, seconds=SEEN_SECONDS)

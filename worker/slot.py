@@ -74,7 +74,9 @@ class Slot:
         self._poke()
 
     def work_once(self) -> bool:
-        """Run the best due job, if there is one, in this thread."""
+        """Run the best due job, if there is one and the machine is fit, in this thread."""
+        if not self._host.condition.look():
+            return False
         claimed_at = boottime()
         claimed = self._claim()
         if claimed is None:
@@ -85,6 +87,7 @@ class Slot:
                 self._attempt.drain()
         try:
             state = self._attempt.run()
+            self._host.condition.attempted(claimed.lease.job_id, self._attempt.fault)
         finally:
             self._turned_at = time.monotonic()
             with self._lock:
@@ -100,13 +103,13 @@ class Slot:
             self._bell.clear()
             self._turned_at = time.monotonic()
             try:
-                if heard or self._look():
+                if self._host.condition.look() and (heard or self._look()):
                     self._work()
             except DBAPIError as error:
                 log.warning("the database did not answer; looking again soon", error=str(error.orig))
             except Exception:
                 log.exception("the slot failed; looking again soon")
-            self.busy = False
+            self.busy = self._host.condition.trouble is not None  # an ill worker takes no wake from a well one
             self._poke()
 
     def _look(self) -> bool:

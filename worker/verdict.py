@@ -22,6 +22,8 @@ from jobs.states import State
 log = structlog.get_logger(__name__)
 
 ErrorDocument = dict[str, Any]
+NOT_OF_A_FOLDER = {None, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBADF, errno.EPIPE}
+"""What an OSError says if it is about descriptors, memory or a pipe."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,14 @@ class Verdict:
             self.decide(Lost())
         except Exception as error:
             log.exception("the worker failed in an attempt")
-            full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
-            code = "scratch-full" if full else "worker-error"
-            self.decide(Crash(error_document(code, f"{type(error).__name__}: {error}")))
+            self.decide(Crash(error_document(_code(error), f"{type(error).__name__}: {error}")))
+
+
+def _code(error: Exception) -> str:
+    """An error of the file system is one of the scratch folder: nothing else is written or read."""
+    if not isinstance(error, OSError) or error.errno in NOT_OF_A_FOLDER:
+        return "worker-error"
+    return "scratch-full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "scratch-unusable"
 
 
 def error_document(code: str, message: str, *, retryable: bool = True, **more: Any) -> ErrorDocument:

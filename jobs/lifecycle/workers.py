@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, insert, select, update
 
+from jobs.documents import clean_text
 from jobs.lifecycle.lease import after, clock
 from jobs.states import State
 from jobs.tables import attempt, job, worker
@@ -17,6 +18,7 @@ SEEN_SECONDS = 5.0
 LOST_SECONDS = 3_600.0
 FORGET_SECONDS = 30 * 86_400.0
 MOST_AT_ONCE = 20
+MOST_TROUBLE_CHARACTERS = 2_000
 
 
 def register_worker(
@@ -34,9 +36,11 @@ def register_worker(
     conn.execute(insert(worker).values(**row, versions=dict(versions)))
 
 
-def see_worker(conn: Connection, worker_id: UUID) -> None:
-    """The worker is alive."""
-    conn.execute(update(worker).where(worker.c.id == worker_id).values(last_seen_at=clock(), stopped_at=None))
+def see_worker(conn: Connection, worker_id: UUID, *, trouble: str | None = None) -> None:
+    """The worker is alive; `trouble` says why it claims nothing, if it is ill."""
+    told = None if trouble is None else clean_text(trouble)[:MOST_TROUBLE_CHARACTERS]
+    changes = {"last_seen_at": clock(), "stopped_at": None, "trouble": told}
+    conn.execute(update(worker).where(worker.c.id == worker_id).values(changes))
 
 
 def stop_worker(conn: Connection, worker_id: UUID) -> None:

@@ -23,6 +23,7 @@ SILENT_SECONDS = 4 * SEEN_SECONDS
 
 class WorkerState(StrEnum):
     LIVE = "live"
+    ILL = "ill"
     SILENT = "silent"
     STOPPED = "stopped"
 
@@ -60,17 +61,20 @@ class WorkerRow:
     seen_seconds: float
     """How long ago that was, on the database's clock."""
     stopped_at: datetime | None
+    trouble: str | None
+    """Why it claims nothing, if it is ill."""
 
 
 def list_workers(
     conn: Connection, project_id: int | None, *, stopped: bool = False, limit: int = 1_000
 ) -> list[WorkerRow]:
-    """At most `limit` workers: live ones, then silent ones, then (where `stopped`) those that stopped, newest first.
+    """At most `limit` workers: live, then ill, then silent and (if `stopped`) stopped ones, each newest first.
 
     Workers are of no project, their jobs are: of another's job nothing is told. None is for operators: all jobs.
     """
     state, shown = _state(), worker.c.stopped_at.is_(None)
-    order = case((state == WorkerState.LIVE, 0), (state == WorkerState.SILENT, 1), else_=2)
+    ranks = {WorkerState.LIVE: 0, WorkerState.ILL: 1, WorkerState.SILENT: 2}
+    order = case(ranks, value=state, else_=3)
     newest = func.coalesce(worker.c.stopped_at, worker.c.started_at).desc()
     query = select(worker, state.label("state"), _seconds(clock() - worker.c.last_seen_at).label("seen"))
     query = query.order_by(order, newest, worker.c.id).limit(limit)
@@ -82,7 +86,9 @@ def list_workers(
 def _state() -> ColumnElement[str]:
     silent = _seconds(clock() - worker.c.last_seen_at) > SILENT_SECONDS
     stopped = worker.c.stopped_at.is_not(None)
-    return case((stopped, WorkerState.STOPPED), (silent, WorkerState.SILENT), else_=WorkerState.LIVE)
+    ill = worker.c.trouble.is_not(None)
+    known = ((stopped, WorkerState.STOPPED), (silent, WorkerState.SILENT), (ill, WorkerState.ILL))
+    return case(*known, else_=WorkerState.LIVE)
 
 
 def _seconds(interval: ColumnElement[Any]) -> ColumnElement[float]:
@@ -119,6 +125,7 @@ def _worker(row: Row[Any], held: Sequence[Row[Any]], project_id: int | None) -> 
         last_seen_at=row.last_seen_at,
         seen_seconds=max(0.0, row.seen),
         stopped_at=row.stopped_at,
+        trouble=row.trouble,
     )
 
 

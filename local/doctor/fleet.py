@@ -57,6 +57,9 @@ def _workers(fleet: Fleet) -> Iterator[Finding]:
     else:
         yield warning("workers", "no worker is live: jobs wait", "start one: `traind up`, or `traind worker`")
     for worker in fleet.workers:
+        if worker.state is WorkerState.ILL:
+            fix = "mend that machine; the worker then goes on by itself"
+            yield error("workers", f"{worker.name} ({worker.id}) is ill and takes no job: {worker.trouble}", fix)
         if worker.state is WorkerState.SILENT:
             holds = f" and holds {some([str(job.id) for job in worker.jobs])}" if worker.jobs else ""
             what = f"{worker.name} ({worker.id}) was last seen {worker.seen_seconds:,.0f} s ago{holds}"

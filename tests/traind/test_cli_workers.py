@@ -39,12 +39,12 @@ def running(client: Client) -> Iterator[Job]:
     client.wait(job.id, timeout_seconds=30)
 
 
-def shown(here: Here, document: Any, *arguments: str) -> list[str]:
+def shown(here: Here, document: Any, *arguments: str, note: str = "") -> list[str]:
     """The lines of the table for these workers."""
     with scripted(answer({"workers": document})) as service:
         done = here("workers", *arguments, env={"TRAIND_URL": service.url, "TRAIND_API_KEY": "td_x"})
         assert service.seen[0].path.partition("?")[0] == "/v1/workers"
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, note)
     return done.stdout.splitlines()
 
 
@@ -73,6 +73,12 @@ def test_an_idle_worker_has_a_line_and_two_jobs_have_two(here: Here) -> None:
     assert second.endswith("(another project's)")
     assert third.split()[1:3] == ["idle", "silent"]
     assert third.endswith("1 min 20 s")
+
+
+def test_an_ill_worker_is_shown_with_what_is_wrong(here: Here) -> None:
+    ill = WORKER | {"name": "bad", "state": "ill", "trouble": "its disk is full"}
+    _, line = shown(here, [ill], note="bad is ill: its disk is full\n")
+    assert line.split()[1:3] == ["bad", "ill"]
 
 
 def test_a_check_is_no_job(here: Here) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from optim_core import Adam
 from tests.training.scenario import Trained, files, trainer_job
 from worker.training import checkpoints as module
 from worker.training.checkpoints import Checkpoints
-from worker.training.errors import CheckpointCorrupt, CheckpointUnfit, ScratchFull
+from worker.training.errors import CheckpointCorrupt, CheckpointUnfit, ScratchFull, ScratchUnusable
 from worker.training.messages import Checkpoint, CheckpointFiles, Message
 from worker.training.models import build_model
 from worker.training.state import restore
@@ -125,6 +126,35 @@ def test_a_full_disk_is_a_full_scratch(tmp_path: Path) -> None:
         checkpoints.save({"step": 1}, step=1, kind="interval", summary={})
         with pytest.raises(ScratchFull, match="did not fit"):
             checkpoints.wait()
+
+
+@pytest.mark.parametrize("fault", ["EISDIR", "EIO", "ENOENT", "refused"])
+def test_whatever_the_folder_does_is_no_fault_of_the_job(fault: str, tmp_path: Path) -> None:
+    """A folder in the file's place, a device that takes no byte, a folder swept away, one that cannot be written."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    file = folder / "step-2-model.safetensors"
+    model = nn.Linear(2, 2)
+    with Checkpoints(model, Adam(model.parameters()), folder, lambda _message: None) as checkpoints:
+        checkpoints.save({"step": 1}, step=1, kind="interval", summary={})
+        checkpoints.wait()
+        match fault:
+            case "EISDIR":
+                file.mkdir()
+            case "EIO":
+                file.symlink_to("/proc/self/mem")
+            case "ENOENT":
+                shutil.rmtree(folder)
+            case "refused":
+                file.symlink_to("/proc/version")
+        with pytest.raises(ScratchUnusable, match="could not be written") as refused:
+            _save_whole(checkpoints)
+    assert refused.value.retryable
+
+
+def _save_whole(checkpoints: Checkpoints) -> None:
+    checkpoints.save({"step": 2}, step=2, kind="interval", summary={})
+    checkpoints.wait()
 
 
 def _unexpected(message: Message) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ from tests.training.scenario import trainer_job
 from tests.worker.service import PATIENT
 from worker import health, output
 from worker.clock import boottime
+from worker.condition import Condition, rest_seconds
 from worker.judgement import gone, stalled
 from worker.scratch import own_folder, remove_dead
 from worker.trainer import Trainer
@@ -51,15 +54,24 @@ def test_what_a_thread_raises_becomes_the_verdict() -> None:
     def full() -> None:
         Path("/dev/full").write_text("x")
 
-    first, second, third = Verdict(lambda: None), Verdict(lambda: None), Verdict(lambda: None)
+    def gone() -> None:
+        Path("/nowhere/at/all").write_text("x")
+
+    def out_of_descriptors() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    first, second, *others = (Verdict(lambda: None) for _ in range(5))
     first.guard(fenced)
     second.guard(broken)
-    third.guard(full)
+    for verdict, body in zip(others, (full, gone, out_of_descriptors), strict=True):
+        verdict.guard(body)
     assert first.ending == Lost()
     assert isinstance(second.ending, Crash)
     assert second.ending.error == {"code": "worker-error", "message": "ValueError: a bug", "retryable": True}
-    assert isinstance(third.ending, Crash)
-    assert (third.ending.error["code"], third.ending.error["retryable"]) == ("scratch-full", True)
+    endings = [verdict.ending for verdict in others]
+    assert [ending.error["code"] for ending in endings if isinstance(ending, Crash)] == [
+        *("scratch-full", "scratch-unusable", "worker-error")
+    ]
 
 
 def test_a_write_is_repeated_over_an_outage(engine: Engine) -> None:
@@ -103,8 +115,8 @@ def test_the_log_keeps_its_end(tmp_path: Path) -> None:
 def test_folders_of_dead_workers_are_removed(tmp_path: Path) -> None:
     hold = (
         "import sys, uuid, pathlib, worker.scratch as s\n"
-        "with s.own_folder(pathlib.Path(sys.argv[1]), uuid.uuid4()) as folder:\n"
-        "    print(folder, flush=True); input()"
+        "with s.own_folder(pathlib.Path(sys.argv[1]), uuid.uuid4()) as scratch:\n"
+        "    print(scratch.folder, flush=True); input()"
     )
     command = [sys.executable, "-c", hold, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
@@ -116,9 +128,47 @@ def test_folders_of_dead_workers_are_removed(tmp_path: Path) -> None:
             other.wait()
             remove_dead(tmp_path)
             assert not theirs.exists()
-            assert ours.is_dir()
-            assert ours.stat().st_mode & 0o777 == 0o700
+            assert ours.folder.is_dir()
+            assert ours.folder.stat().st_mode & 0o777 == 0o700
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("swept", ["all", "folder", "lock"])
+def test_a_folder_that_was_swept_away_is_made_again_and_kept(tmp_path: Path, swept: str) -> None:
+    """With its lock: no other worker takes it for a dead one's."""
+    scratch_dir = tmp_path / "scratch"
+    with own_folder(scratch_dir, uuid.uuid4()) as ours:
+        if swept == "lock":
+            (ours.folder / "lock").unlink()
+        else:
+            shutil.rmtree(scratch_dir if swept == "all" else ours.folder)
+        assert ours.trouble() is None
+        look = f"import pathlib, worker.scratch as s; s.remove_dead(pathlib.Path({str(scratch_dir)!r}))"
+        subprocess.run([sys.executable, "-c", look], check=True)
+        assert ours.folder.is_dir()
+        assert ours.folder.stat().st_mode & 0o777 == 0o700
+    assert not list(scratch_dir.iterdir())
+
+
+def test_a_worker_rests_longer_with_each_job_that_meets_its_fault(tmp_path: Path) -> None:
+    with own_folder(tmp_path, uuid.uuid4()) as scratch:
+        condition = Condition(scratch)
+        ident = uuid.uuid4()
+        condition.attempted(ident, None)
+        assert condition.look()
+        condition.attempted(ident, "scratch-full: no room")
+        assert not condition.look()
+        assert condition.trouble is not None
+        assert "scratch-full: no room" in condition.trouble
+        condition.attempted(uuid.uuid4(), "scratch-full: no room")
+        condition.attempted(ident, "scratch-full: none again")
+        assert not condition.look()
+        assert "attempts of 2 jobs" in condition.trouble
+        assert "none again" in condition.trouble
+        condition.attempted(ident, None)
+        assert condition.look()
+        assert condition.trouble is None
+    assert [rest_seconds(jobs) for jobs in (0, 1, 2, 3, 10, 10_000)] == [0, 1, 2, 4, 300, 300]
 
 
 def test_the_health_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +178,9 @@ def test_the_health_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     health.write_health(tmp_path, "w")
     assert subprocess.run(command, check=False).returncode == 0
     assert not health.is_healthy(tmp_path, "another")
+    health.write_health(tmp_path, "w", trouble="the disk is full")
+    told = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert (told.returncode, told.stderr) == (1, "worker w is ill: the disk is full\n")
     for seen in (boottime() - 60, boottime() + 60):
         (tmp_path / "health-w.json").write_text(json.dumps({"boottime": seen}))
         assert not health.is_healthy(tmp_path, "w")

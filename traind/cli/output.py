@@ -29,6 +29,7 @@ STATE_STYLES = {
     "failed": "red",
     "cancelled": "yellow",
     "live": "green",
+    "ill": "red",
     "silent": "red",
     "stopped": "dim",
     "ok": "green",

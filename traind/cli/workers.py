@@ -43,6 +43,9 @@ def workers(
         output.document([worker.document() for worker in found])
     else:
         output.table(HEADERS, [row for worker in found for row in _rows(worker)], right=NUMBERS)
+        for worker in found:
+            if worker.state == "ill":
+                output.note(f"{worker.name} is ill: {worker.trouble}")
 
 
 def _rows(worker: Worker) -> Iterator[tuple[object, ...]]:

@@ -273,7 +273,10 @@ class HeldJob(Answer):
 
 
 class Worker(Answer):
-    """A worker process: `state` is live, silent or stopped. `busy` counts the jobs of other projects too."""
+    """A worker process: `state` is live, ill (`trouble` says why), silent or stopped.
+
+    `busy` counts the jobs of other projects too.
+    """
 
     id: str
     name: str
@@ -288,6 +291,7 @@ class Worker(Answer):
     last_seen_at: AwareDatetime
     seen_seconds: float
     stopped_at: AwareDatetime | None = None
+    trouble: str | None = None
 
 
 class CatalogueEntry(Answer):

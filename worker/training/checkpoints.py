@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from worker.training.errors import ScratchFull
+from worker.training.errors import ScratchFull, ScratchUnusable
 from worker.training.messages import Checkpoint, CheckpointKind, Message, Summary
 from worker.training.state import Document, Tensors, model_tensors, state_tensors
 from worker.training.tensor_file import write_tensors
@@ -60,7 +60,8 @@ class Checkpoints:
     def save(self, document: Document, *, step: int, kind: CheckpointKind, summary: Summary) -> None:
         """Take a checkpoint of now; its message is emitted once both files are complete.
 
-        Waits for the one before. Raises ScratchFull where there is no room, or was none for the one before.
+        Waits for the one before. Raises ScratchFull if there is no room, or was none for the one before, and
+        ScratchUnusable if the folder could not be written for another reason.
         """
         self.wait()
         model, aliases = model_tensors(self._model)
@@ -88,9 +89,18 @@ class Checkpoints:
 
     def _check_space(self, *parts: Tensors) -> None:
         needed = sum(tensor.nbytes for part in parts for tensor in part.values()) + SPARE_BYTES
-        free = shutil.disk_usage(self._scratch_dir).free
+        try:
+            free = shutil.disk_usage(self._scratch_dir).free
+        except OSError as error:
+            raise self._failed(error) from error
         if free < needed:
             raise ScratchFull(f"a checkpoint needs {needed:,} bytes in {self._scratch_dir}; {free:,} are free")
+
+    def _failed(self, error: OSError) -> ScratchFull | ScratchUnusable:
+        """Whatever the system says: the machine is at fault, not the job."""
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return ScratchFull(f"a checkpoint did not fit in {self._scratch_dir}: {error}")
+        return ScratchUnusable(f"a checkpoint could not be written in {self._scratch_dir}: {error}")
 
     def _write(self, snapshot: _Snapshot) -> None:
         model_path = self._scratch_dir / f"step-{snapshot.step}-model.safetensors"
@@ -99,9 +109,7 @@ class Checkpoints:
             model = write_tensors(model_path, snapshot.model, {"aliases": snapshot.aliases})
             state = write_tensors(state_path, snapshot.state, snapshot.document | {"model_crc32": model.crc32})
         except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise ScratchFull(f"a checkpoint did not fit in {self._scratch_dir}: {error}") from error
-            raise
+            raise self._failed(error) from error
         self._emit(
             Checkpoint(
                 step=snapshot.step,

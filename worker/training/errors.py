@@ -9,6 +9,7 @@ TraindError
     ├── CheckpointUnreadable    checkpoint-unreadable    (retryable) this machine cannot read its file
     ├── CheckpointUnfit         checkpoint-unfit         whole, but of another model
     ├── ScratchFull             scratch-full             (retryable) no room for a checkpoint's files
+    ├── ScratchUnusable         scratch-unusable         (retryable) the scratch folder is gone, read-only or broken
     ├── DeviceUnavailable       device-unavailable       (retryable) cuda asked for, no GPU here
     └── OutOfMemory             out-of-memory
 """
@@ -49,6 +50,11 @@ class CheckpointUnfit(TrainingError):
 
 class ScratchFull(TrainingError):
     code = "scratch-full"
+    retryable = True
+
+
+class ScratchUnusable(TrainingError):
+    code = "scratch-unusable"
     retryable = True
 
 
