@@ -7,7 +7,7 @@ takes a transaction per chunk, so that a slow download holds no snapshot and no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, Engine, LargeBinary, func, insert, select, text
@@ -21,6 +21,13 @@ LOCK_TIMEOUT_SECONDS = 2
 
 _NEWEST_PARTITION = text("""
     SELECT max(right(child.relname, 8)::integer)
+    FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
+    WHERE inhparent = 'blob_chunk'::regclass
+""")
+
+
+_PARTITIONS = text("""
+    SELECT right(child.relname, 8)::integer
     FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
     WHERE inhparent = 'blob_chunk'::regclass
 """)
@@ -101,6 +108,54 @@ def ensure_partitions(engine: Engine) -> int:
         for number in missing:
             conn.execute(text(partition_ddl(number)))
         return len(missing)
+
+
+def vacuum(engine: Engine, blob_ids: Collection[int]) -> None:
+    """Make the space of deleted chunks free for the next ones: VACUUM of the partitions of these blobs.
+
+    Does not wait for a partition that somebody else vacuums. Autovacuum looks once a minute, too late for a job that
+    saves every few steps.
+    """
+    numbers = {blob_id // BLOBS_PER_PARTITION for blob_id in blob_ids}
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        for number in sorted(numbers & set(conn.execute(_PARTITIONS).scalars())):
+            conn.execute(text(f"VACUUM (SKIP_LOCKED) blob_chunk_{number:08d}"))
+
+
+def drop_empty_partitions(engine: Engine) -> int:
+    """Drop partitions that have no chunk and get none any more; how many. Safe beside other callers.
+
+    Raises OperationalError after LOCK_TIMEOUT_SECONDS where the table is in use all the time; try again later.
+    """
+    with engine.connect() as conn:
+        closed = _closed(conn)
+    return sum(_drop_partition(engine, number) for number in closed)
+
+
+def _closed(conn: Connection) -> list[int]:
+    """Partitions below all blobs that exist and will, the oldest first."""
+    oldest_blob = conn.execute(select(func.min(blob.c.id))).scalar_one()
+    if oldest_blob is None:
+        return []
+    numbers = conn.execute(_PARTITIONS).scalars()
+    with_blobs = set(conn.execute(select(blob.c.id // BLOBS_PER_PARTITION).distinct()).scalars())
+    return sorted(number for number in numbers if number < max(with_blobs) and number not in with_blobs)
+
+
+def _drop_partition(engine: Engine, number: int) -> bool:
+    name = f"blob_chunk_{number:08d}"
+    with engine.begin() as conn:
+        conn.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
+        conn.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("traind partitions of blob_chunk", 0))))
+        if number not in set(conn.execute(_PARTITIONS).scalars()):
+            return False
+        of_partition = blob_chunk.c.blob_id.between(
+            number * BLOBS_PER_PARTITION, (number + 1) * BLOBS_PER_PARTITION - 1
+        )
+        if conn.execute(select(select(blob_chunk.c.seq).where(of_partition).exists())).scalar_one():
+            return False
+        conn.execute(text(f"DROP TABLE {name}"))
+    return True
 
 
 def _missing(conn: Connection) -> range:

@@ -11,11 +11,12 @@ has it removed here. Called by every worker now and then, and by `traind gc`; se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, delete, exists, func, select, union, update
 
+from jobs.blobs import vacuum
 from jobs.lifecycle.lease import after
 from jobs.tables import attempt, blob, blob_chunk, checkpoint
 
@@ -23,6 +24,8 @@ GRACE_SECONDS = 300.0
 """After an attempt ended, or a blob was made that nothing names; far longer than one chunk's transaction may take."""
 CHUNKS_AT_ONCE = 64
 BLOBS_AT_ONCE = 256
+VACUUM_BYTES = 64_000_000
+"""So much is deleted before its space is made free for new chunks at once; less is left to autovacuum."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,16 @@ def collect(engine: Engine, *, grace_seconds: float = GRACE_SECONDS, limit: int 
     with engine.begin() as conn:
         _condemn(conn, grace_seconds, limit)
         condemned = list(conn.execute(_condemned().limit(limit)).scalars())
+    removed = remove(engine, condemned)
+    if removed.n_bytes >= VACUUM_BYTES:
+        vacuum(engine, condemned)
+    return removed
+
+
+def remove(engine: Engine, blob_ids: Iterable[int]) -> Collected:
+    """Remove these blobs, marked `deleting` before, in many short transactions; may stop anywhere (see `collect`)."""
     n_blobs = n_bytes = 0
-    for blob_id in condemned:
+    for blob_id in blob_ids:
         n_bytes += sum(_empty(engine, blob_id))
         with engine.begin() as conn:
             n_blobs += _drop(conn, blob_id)

@@ -506,6 +506,13 @@ class Resources(Part):
         return self
 
 
+class CheckpointRule(Part):
+    """Which checkpoints are kept; those of the last step, of a pause and of a stopping worker always are."""
+
+    keep_last: Annotated[Int, Field(ge=1, le=10_000)] | None = 2
+    """How many of the newest checkpoints of `training.checkpoint_every` are kept (default: 2); null keeps all."""
+
+
 class JobSpec(Part):
     """A training job, whole. `JobSpec.model_validate(...)` fills every default."""
 
@@ -518,6 +525,7 @@ class JobSpec(Part):
     optimizer: Optimizer
     schedule: Schedule = Constant(name="constant")
     training: Training = Training()
+    checkpoints: CheckpointRule = CheckpointRule()
     resources: Resources = Resources()
 
 

@@ -57,6 +57,7 @@ SECTIONS: dict[str, list[type[spec.Part]]] = {
     "entries of param_groups": [spec.SgdGroup, spec.AdamGroup],
     "schedule": [spec.Constant, spec.LinearDecay, spec.Cosine, spec.StepDecay],
     "training": [spec.Training, spec.EarlyStopping, spec.DivergenceRule],
+    "checkpoints": [spec.CheckpointRule],
     "resources": [spec.Resources],
     "the whole": [spec.JobSpec],
 }

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from jobs.blobs import ensure_partitions
+from jobs.blobs import drop_empty_partitions, ensure_partitions
 from jobs.garbage import collect
 from jobs.lifecycle.reap import reap
 from jobs.lifecycle.workers import SEEN_SECONDS, see_worker, tidy_workers
@@ -117,6 +117,7 @@ def tidy(host: Host) -> None:
     removed = collect(host.engine)
     if removed.n_blobs:
         log.info("garbage removed", blobs=removed.n_blobs, bytes=removed.n_bytes)
+    drop_empty_partitions(host.engine)
     with host.engine.begin() as conn:
         tidy_workers(conn)
 

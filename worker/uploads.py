@@ -14,8 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
+from jobs.blobs import vacuum
+from jobs.garbage import VACUUM_BYTES, remove
 from jobs.lifecycle.lease import Lease
 from jobs.lifecycle.work import begin_checkpoint, complete_checkpoint, put_chunk
 from jobs.tables import CHUNK_BYTES
@@ -25,6 +29,8 @@ from worker.writes import write_through
 
 WAITING = 2
 """Checkpoints that may wait; then the trainer does. Their files fill the scratch folder."""
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -39,6 +45,7 @@ class Uploads:
         self._queue: deque[Checkpoint] = deque()
         self._changed = threading.Condition()
         self._stopping = False
+        self._removed_bytes = 0
         self._thread = threading.Thread(target=verdict.guard, args=(self._run,), name="upload", daemon=True)
         self.busy_since: float | None = None
         """Since when it is at one chunk (monotonic); None where it has nothing to do."""
@@ -99,17 +106,32 @@ class Uploads:
         files = ((ref.model_blob_id, Path(checkpoint.model_path)), (ref.state_blob_id, Path(checkpoint.state_path)))
         for blob_id, path in files:
             self._upload_file(blob_id, path)
-        self._write(
+        surplus = self._write(
             lambda conn: complete_checkpoint(
                 conn,
                 self._lease,
                 checkpoint_id=ref.id,
                 model_sha256=bytes.fromhex(checkpoint.model_sha256),
                 state_sha256=bytes.fromhex(checkpoint.state_sha256),
+                needed=checkpoint.needed,
             )
         )
         for _, path in files:
             path.unlink()
+        self._remove(surplus)
+
+    def _remove(self, blob_ids: list[int]) -> None:
+        """Remove what is kept no longer before the next checkpoint comes; after an outage housekeeping does."""
+        try:
+            for blob_id in blob_ids:
+                self._verdict.check()
+                self.busy_since = time.monotonic()
+                self._removed_bytes += remove(self._engine, [blob_id]).n_bytes
+            if self._removed_bytes >= VACUUM_BYTES:
+                vacuum(self._engine, blob_ids)
+                self._removed_bytes = 0
+        except DBAPIError as error:
+            log.warning("surplus checkpoints are left to housekeeping", error=str(error.orig))
 
     def _upload_file(self, blob_id: int, path: Path) -> None:
         for seq, data in enumerate(_chunks(path)):

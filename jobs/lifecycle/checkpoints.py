@@ -19,6 +19,7 @@ from jobs.blobs import insert_blob
 from jobs.documents import clean_text, pack
 from jobs.errors import IncompleteUpload
 from jobs.lifecycle.lease import AnyRow, Lease, clock, fence, fenced, lock
+from jobs.lifecycle.removal import prune
 from jobs.lifecycle.transitions import note
 from jobs.tables import CHUNK_BYTES, attempt, blob, blob_chunk, checkpoint, job
 from jobs.visibility import cuts
@@ -99,11 +100,19 @@ def put_chunk(conn: Connection, lease: Lease, *, blob_id: int, seq: int, data: b
 
 
 def complete_checkpoint(
-    conn: Connection, lease: Lease, *, checkpoint_id: int, model_sha256: bytes, state_sha256: bytes
-) -> None:
+    conn: Connection,
+    lease: Lease,
+    *,
+    checkpoint_id: int,
+    model_sha256: bytes,
+    state_sha256: bytes,
+    needed: int | None = None,
+) -> list[int]:
     """Make the checkpoint readable, and the place where the next attempt starts; its step counts as observed.
 
-    Repeating it changes nothing. Raises Fenced, or IncompleteUpload where chunks are missing or too short or long.
+    Interval checkpoints beyond the spec's `checkpoints.keep_last` go, but that of step `needed`; their blobs, marked
+    `deleting`, are returned to be removed. Repeating it changes nothing. Raises Fenced, or IncompleteUpload where
+    chunks are missing or too short or long.
     """
     row = lock(conn, lease)
     of_id = (checkpoint.c.id == checkpoint_id) & (checkpoint.c.job_id == lease.job_id)
@@ -111,7 +120,7 @@ def complete_checkpoint(
     if found is None:
         raise fenced(lease)
     if found.complete:
-        return
+        return []
     for blob_id, sha256 in ((found.model_blob_id, model_sha256), (found.state_blob_id, state_sha256)):
         _complete_blob(conn, blob_id, sha256)
     conn.execute(update(checkpoint).where(of_id).values(complete=True, completed_at=clock()))
@@ -119,6 +128,7 @@ def complete_checkpoint(
     changes = steps | {"version": job.c.version + 1, "updated_at": clock()}
     conn.execute(update(job).where(job.c.id == lease.job_id).values(changes))
     note(conn, row, "checkpoint", {"checkpoint": found.id, "step": found.step, "kind": found.kind})
+    return prune(conn, row, needed)
 
 
 def resume_point(conn: Connection, job_id: UUID) -> ResumePoint:

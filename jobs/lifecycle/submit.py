@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, select
@@ -14,7 +15,7 @@ from jobs.errors import IdempotencyConflict
 from jobs.ids import uuid7
 from jobs.lifecycle.transitions import enter
 from jobs.tables import dataset, job
-from traind.spec import JobSpec, Resolved
+from traind.spec import CheckpointRule, JobSpec, Resolved
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def submit(
     """
     _insert_dataset(conn, spec, resolved)
     document = spec.model_dump(mode="json")
-    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()
+    digest = _digest(document)
     job_id = uuid7()
     created = enter(
         conn,
@@ -57,6 +58,13 @@ def submit(
     if created:
         return Submitted(job_id, created=True)
     return earlier(conn, project_id, str(idempotency_key), digest)
+
+
+def _digest(document: dict[str, Any]) -> bytes:
+    """Of the spec; what an earlier release did not know, and has its default, leaves it as that release made it."""
+    later = {"checkpoints": CheckpointRule().model_dump(mode="json")}
+    told = {name: part for name, part in document.items() if name not in later or part != later[name]}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).digest()
 
 
 def earlier(conn: Connection, project_id: int, key: str, digest: bytes) -> Submitted:

@@ -16,9 +16,9 @@ LONG = "sgd-dropout-cosine"
 
 
 def _spec(**parts: Any) -> Spec:
-    """On one thread, and never out of attempts."""
+    """On one thread, never out of attempts, with every checkpoint kept to be compared."""
     parts["training"] = {"threads": 1, **parts["training"]}
-    return {"resources": {"max_attempts": 100}, **parts}
+    return {"resources": {"max_attempts": 100}, "checkpoints": {"keep_last": None}, **parts}
 
 
 SPECS: dict[str, Spec] = {

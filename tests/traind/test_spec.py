@@ -60,6 +60,18 @@ def test_the_queue_follows_the_device() -> None:
     assert JobSpec.model_validate(named).resources.queue == "big"
 
 
+@pytest.mark.parametrize("keep", [0, -1, 1.5, "2", True, 10_001, 10**30, [2]])
+def test_keep_last_refuses(keep: Any) -> None:
+    with pytest.raises(ValidationError) as refused:
+        JobSpec.model_validate(with_part("checkpoints", {"keep_last": keep}))
+    assert refused.value.errors()[0]["loc"] == ("checkpoints", "keep_last")
+
+
+def test_two_interval_checkpoints_are_kept_unless_said_otherwise() -> None:
+    assert JobSpec.model_validate(with_part("checkpoints", {})).checkpoints.keep_last == 2
+    assert JobSpec.model_validate(with_part("checkpoints", {"keep_last": None})).checkpoints.keep_last is None
+
+
 def test_a_spec_is_frozen() -> None:
     spec = JobSpec.model_validate(MINIMAL)
     with pytest.raises(ValidationError, match="frozen"):

@@ -34,6 +34,7 @@ BRIEF = {
     "model": {"name": "mlp", "hidden": [32]},
     "optimizer": {"name": "adam"},
     "training": {"steps": 60, "threads": 1},
+    "checkpoints": {"keep_last": None},
 }
 LONG = BRIEF | {"training": {"steps": 1_000_000, "threads": 1, "log_every": 50, "checkpoint_every": 200}}
 MEDIUM = BRIEF | {"training": {"steps": 6_000, "threads": 1, "log_every": 10, "checkpoint_every": 200}}

@@ -34,6 +34,7 @@ class _Snapshot:
     step: int
     kind: CheckpointKind
     summary: Summary
+    needed: int | None
 
 
 class Checkpoints:
@@ -57,8 +58,10 @@ class Checkpoints:
     ) -> None:
         self._thread.shutdown()
 
-    def save(self, document: Document, *, step: int, kind: CheckpointKind, summary: Summary) -> None:
-        """Take a checkpoint of now; its message is emitted once both files are complete.
+    def save(
+        self, document: Document, *, step: int, kind: CheckpointKind, summary: Summary, needed: int | None = None
+    ) -> None:
+        """Take a checkpoint of now; its message is emitted once both files are complete. `needed`: see the message.
 
         Waits for the one before. Raises ScratchFull if there is no room, or was none for the one before, and
         ScratchUnusable if the folder could not be written for another reason.
@@ -68,7 +71,7 @@ class Checkpoints:
         state = state_tensors(self._model, self._optimizer)
         self._check_space(model, state)
         copies = self._copy("model", model), self._copy("state", state)
-        snapshot = _Snapshot(copies[0], aliases, copies[1], document | {"step": step}, step, kind, summary)
+        snapshot = _Snapshot(copies[0], aliases, copies[1], document | {"step": step}, step, kind, summary, needed)
         self._writing = self._thread.submit(self._write, snapshot)
 
     def wait(self) -> None:
@@ -121,5 +124,6 @@ class Checkpoints:
                 model_sha256=model.sha256,
                 state_sha256=state.sha256,
                 summary=snapshot.summary,
+                needed=snapshot.needed,
             )
         )

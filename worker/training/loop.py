@@ -127,5 +127,11 @@ def _save(session: Session, outbox: Outbox, checkpoints: Checkpoints, kind: Chec
     outbox.flush()
     if kind != "interval":
         outbox.emit(Phase("checkpoint"))
-    checkpoints.save(session.document(), step=session.step, kind=kind, summary=session.recorder.summary())
+    checkpoints.save(
+        session.document(),
+        step=session.step,
+        kind=kind,
+        summary=session.recorder.summary(),
+        needed=session.watch.good(),
+    )
     session.last_saved = session.step

@@ -89,6 +89,8 @@ class Checkpoint:
     model_sha256: str
     state_sha256: str
     summary: Summary
+    needed: int | None = None
+    """Step of an earlier checkpoint that a divergence under watch would name as the last good one."""
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,10 @@ class Watch:
         largest = max(zip(sizes, self._named, strict=True), key=_size)[1]
         return Divergence(cause, step, largest, what=what, rule=rule, good=streak.good)
 
+    def good(self) -> int | None:
+        """Step of the checkpoint before the oldest streak under way: the last good one if it becomes a divergence."""
+        return min((s.good for s in (self._loss, self._update) if s.count and s.good is not None), default=None)
+
     def state(self) -> dict[str, Any] | None:
         """As JSON; None where there is no rule."""
         return None if self._rule is None else {"loss": asdict(self._loss), "update": asdict(self._update)}
