@@ -76,7 +76,8 @@ class Settings(BaseSettings):
     worker_queues: Annotated[tuple[str, ...], NoDecode, Field(min_length=1)] = ()
     """Names, separated by commas; by default those of the device: default, or cuda,default."""
     worker_threads: Annotated[int, Field(ge=1, le=1_024)] | None = None
-    """CPU threads of a trainer; all usable cores where it is not given."""
+    """CPU threads of a trainer whose job does not say. If not given, they follow the cost of the job's steps: from
+    one, for small models, to all usable cores."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged, to stderr."""

@@ -24,6 +24,9 @@ from sqlalchemy.engine import make_url
 from jobs import tables
 from jobs.database import make_engine, upgrade
 from tests.skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401  hooks
+from worker.training.waiting import let_threads_sleep
+
+let_threads_sleep()  # before any test loads torch
 
 # A slow machine is no failure: properties are about values, not about time.
 settings.register_profile("traind", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -464,7 +464,7 @@ class Training(Part):
     early_stopping: EarlyStopping | None = None
     divergence: DivergenceRule | None = None
     threads: Annotated[Int, Field(ge=1, le=1_024)] | None = None
-    """CPU threads of torch; the worker's share where it is not given, fixed when the job first starts."""
+    """CPU threads of torch. If it is not given, the worker chooses when the job first starts: one for small steps."""
 
     @field_validator("steps")
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +20,7 @@ from jobs.lifecycle.lease import holder_name
 from jobs.lifecycle.workers import register_worker, stop_worker
 from jobs.settings import Settings
 from worker.condition import Condition
+from worker.cores import usable_cores
 from worker.scratch import Scratch, own_folder
 
 PACKAGES = ("traind", "torch", "numpy", "celery", "psycopg")
@@ -43,9 +43,9 @@ class Host:
     condition: Condition
 
     @property
-    def threads(self) -> int:
-        """CPU threads of a trainer whose job does not say."""
-        return self.settings.worker_threads or usable_cores()
+    def cores(self) -> int:
+        """CPU cores that a trainer may use."""
+        return usable_cores()
 
 
 class CannotStart(Exception):
@@ -100,11 +100,6 @@ def _scratch(stack: ExitStack, scratch_dir: Path, worker_id: UUID) -> Scratch:
         return stack.enter_context(own_folder(scratch_dir, worker_id))
     except OSError as error:
         raise CannotStart(f"the scratch folder cannot be used: {error}; mend it, or set TRAIND_SCRATCH_DIR") from error
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _versions() -> dict[str, str]:

@@ -25,6 +25,7 @@ from pathlib import Path
 import structlog
 
 from worker import child
+from worker.training.waiting import let_threads_sleep
 
 START_SECONDS = 30.0
 LOOK_SECONDS = 0.1
@@ -170,6 +171,7 @@ def warm_up(device: str) -> None:
 
     Raises WarmUpFailed where a trainer could not work here: a preload that fails is otherwise passed over in silence.
     """
+    let_threads_sleep()
     if not LINUX:
         return
     multiprocessing.set_forkserver_preload(["worker.preload"])

@@ -148,7 +148,8 @@ class Slot:
                 worker_id=self._host.worker_id,
                 queues=settings.worker_queues,
                 device=settings.worker_device,
-                threads=self._host.threads,
+                threads=settings.worker_threads,
+                cores=self._host.cores,
                 lease_seconds=settings.lease_seconds,
             )
 

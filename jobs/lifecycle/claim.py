@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, select
 
+from jobs.catalog.cost import threads_worth
 from jobs.lifecycle.check import Task, task_of
 from jobs.lifecycle.checkpoints import CheckpointRef, ResumePoint, resume_point
 from jobs.lifecycle.lease import AnyRow, Lease, after, clock
@@ -43,10 +44,12 @@ def claim(
     worker_id: UUID,
     queues: Sequence[str],
     device: Literal["cpu", "cuda"],
-    threads: int,
+    threads: int | None,
+    cores: int = 1,
     lease_seconds: float,
 ) -> Claim | None:
-    """Take the best due job, or None. `threads` is what the worker gives a job that does not say.
+    """Take the best due job, or None. A job that does not say gets `threads`, if that is given, else as many of the
+    worker's `cores` as its steps are worth.
 
     The caller must `hold` the lease within some seconds, before anything computes (see `reap`).
     """
@@ -55,7 +58,7 @@ def claim(
         return None
     lease = Lease(row.id, row.attempt + 1, uuid4())
     spec = JobSpec.model_validate(row.spec)
-    resolved = _fix(Resolved.model_validate(row.resolved), spec, device, threads)
+    resolved = _fix(Resolved.model_validate(row.resolved), spec, device, threads=threads, cores=cores)
     check = task_of(conn, row)
     point = ResumePoint(check.origin) if check else resume_point(conn, row.id)
     claimed = Claim(lease, worker_id, spec, resolved, point.step, point.checkpoint, check)
@@ -88,10 +91,12 @@ def _due(queues: Sequence[str], device: str) -> ColumnElement[bool]:
     )
 
 
-def _fix(resolved: Resolved, spec: JobSpec, device: Literal["cpu", "cuda"], threads: int) -> Resolved:
+def _fix(
+    resolved: Resolved, spec: JobSpec, device: Literal["cpu", "cuda"], *, threads: int | None, cores: int
+) -> Resolved:
     fixed = {
         "device": resolved.device or device,
-        "threads": resolved.threads or spec.training.threads or threads,
+        "threads": resolved.threads or spec.training.threads or threads or threads_worth(spec, resolved, cores),
     }
     return resolved.model_copy(update=fixed)
 

@@ -111,6 +111,22 @@ def test_the_specs_own_threads_win(engine: Engine, project_id: int) -> None:
     assert start(engine, threads=3).resolved.threads == 5
 
 
+SMALL: dict[str, Any] = {"name": "mlp", "hidden": [32]}
+LARGE: dict[str, Any] = {"name": "mlp", "hidden": [2048, 2048]}
+
+
+@pytest.mark.parametrize(("model", "threads", "cores", "got"), [
+    (SMALL, None, 8, 1), (LARGE, None, 8, 8), (LARGE, None, 1, 1), (SMALL, 3, 8, 3), (LARGE, 3, 8, 3),
+])  # fmt: skip
+def test_threads_follow_the_cost_of_the_model_unless_the_worker_says(
+    engine: Engine, project_id: int, model: dict[str, Any], threads: int | None, cores: int, got: int
+) -> None:
+    job_id = add_job(engine, project_id, model=model)
+    assert fail_once(engine, threads=threads, cores=cores) == job_id
+    assert job_row(engine, job_id).resolved["threads"] == got
+    assert start(engine, threads=None, cores=2).resolved.threads == got
+
+
 def test_a_job_in_its_back_off_is_not_due(engine: Engine, project_id: int) -> None:
     job_id = add_job(engine, project_id)
     fail_once(engine)

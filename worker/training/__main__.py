@@ -32,7 +32,7 @@ from worker.training.messages import (
     TrainerJob,
     encode,
 )
-from worker.training.run import run
+from worker.training.waiting import let_threads_sleep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, InvalidSpec) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
+    let_threads_sleep()
+    from worker.training.run import run  # loads torch, whose OpenMP reads its environment once
+
     control = Control()
     signal.signal(signal.SIGINT, _stop_once(control))
     ends: list[Message] = []
