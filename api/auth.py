@@ -20,7 +20,7 @@ bearer = HTTPBearer(
     auto_error=False,
     scheme_name="api_key",
     bearerFormat="td_…",
-    description="An API key of one project, with the scopes read, write or admin. `traind up` makes a local one.",
+    description="An API key of one project: its scope is read, write (may also read) or admin. `traind up` makes one.",
 )
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
@@ -35,7 +35,7 @@ def require(scope: str) -> Callable[[ServiceDep, Credentials], Awaitable[Princip
         principal = service.keys.get(key)
         if principal is None:
             principal = await run_in_threadpool(_verify, service, key)
-        if not {scope, "admin"} & set(principal.scopes):
+        if not principal.may(scope):
             raise InsufficientScope(scope)
         return principal
 

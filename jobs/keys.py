@@ -18,11 +18,14 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
+from jobs import names
 from jobs.errors import NotFound
 from jobs.tables import api_key
 
 PREFIX = "td_"
 SCOPES = ("read", "write", "admin")
+_ENOUGH = {"read": {"read", "write", "admin"}, "write": {"write", "admin"}, "admin": {"admin"}}
+"""The scopes of which one is enough for what a scope allows: who may write may also read what was written."""
 _RANDOM_LENGTH = 30
 _CHECKSUM_LENGTH = 6
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -38,9 +41,14 @@ class Principal:
     project_id: int
     scopes: frozenset[str]
 
+    def may(self, scope: str) -> bool:
+        """Whether the key's scopes allow what `scope` allows."""
+        return not _ENOUGH[scope].isdisjoint(self.scopes)
+
 
 def create(conn: Connection, project_id: int, *, name: str, scopes: Collection[str]) -> str:
-    """A new key, in plain text: the only time it is seen. Raises ValueError for no scope or an unknown one."""
+    """A new key in plain text, which cannot be read again. Raises ValueError for a bad name or bad scopes."""
+    name = names.checked(name, "key")
     if not scopes or not set(scopes) <= set(SCOPES):
         raise ValueError(f"scopes must be some of {', '.join(SCOPES)}, not {', '.join(scopes) or 'none'}")
     body = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_LENGTH))

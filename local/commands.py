@@ -1,4 +1,4 @@
-"""The server commands of the CLI: up, down, demo, doctor, gc, db, keys, api, worker.
+"""The server commands of the CLI: up, down, demo, doctor, gc, db, keys, projects, api, worker.
 
 The entry point `traind.commands` names `register`. Light to import: every `traind` command loads this module; what a
 command needs it imports itself.
@@ -18,6 +18,7 @@ import typer
 from local.care import doctor, gc
 from local.keys import keys
 from local.options import DataDir
+from local.projects import projects
 
 STOP_SECONDS = 120.0
 
@@ -35,6 +36,7 @@ def register(app: typer.Typer) -> None:
             app.command()(command)
         app.add_typer(database, name="db")
         app.add_typer(keys, name="keys")
+        app.add_typer(projects, name="projects")
     if _installed("fastapi"):
         app.command(context_settings=through)(api)
     if _installed("torch"):

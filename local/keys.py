@@ -1,79 +1,69 @@
-"""API keys of the database at TRAIND_DATABASE_URL: `traind keys create`, `ls` and `revoke`, for operators.
+"""API keys, for operators: `traind keys create`, `ls` and `revoke`.
 
 A service of `traind up` makes its own key. Registered by `local.commands`; what a command needs it imports itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from local.administration import transaction
+from local.options import DataDir
 
-keys = typer.Typer(help="API keys of the database at TRAIND_DATABASE_URL.", no_args_is_help=True)
+keys = typer.Typer(
+    help="API keys of the database at TRAIND_DATABASE_URL, else of the service that runs in the data folder.",
+    no_args_is_help=True,
+)
+ProjectOption = Annotated[str, typer.Option("--project", help="Name of the project whose keys are meant.")]
 
 
 @keys.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Whose key it is; people read this.")],
-    scope: Annotated[list[str] | None, typer.Option(help="read, write or admin; may be repeated.")] = None,
+    name: Annotated[str, typer.Argument(help="Whose key it is, for people who read the list of keys.")],
+    *,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="read, write (may also read) or admin (may do everything); may be repeated. Default: write.",
+        ),
+    ] = None,
+    project: ProjectOption = "default",
+    data_dir: DataDir = None,
 ) -> None:
-    """Make a key for the default project and print it: the only time that it is seen."""
+    """Make a key for a project and print it. It cannot be shown again."""
+    from jobs import projects
     from jobs.keys import create as make
-    from local.errors import LocalError
 
-    with _default_project() as (conn, project_id):
-        try:
-            key = make(conn, project_id, name=name, scopes=scope or ("read", "write"))
-        except ValueError as error:
-            raise LocalError(str(error)) from None
+    with transaction(data_dir) as conn:
+        key = make(conn, projects.find(conn, project), name=name, scopes=scope or ("read", "write"))
     typer.echo(key)
 
 
 @keys.command()
-def ls() -> None:
-    """List the keys: id, name, scopes, when made, when revoked. The keys themselves are not kept."""
+def ls(*, project: ProjectOption = "default", data_dir: DataDir = None) -> None:
+    """List a project's keys: id, name, scopes, when made, when revoked. The keys themselves are not kept."""
+    from jobs import projects
     from jobs.keys import list_keys
 
-    with _default_project() as (conn, project_id):
-        for row in list_keys(conn, project_id):
+    with transaction(data_dir) as conn:
+        for row in list_keys(conn, projects.find(conn, project)):
             revoked = f"revoked {row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else ""
             line = (str(row.id), row.name, ",".join(row.scopes), f"{row.created_at:%Y-%m-%d %H:%M}", revoked)
             typer.echo("\t".join(line).rstrip())
 
 
 @keys.command()
-def revoke(key_id: Annotated[int, typer.Argument(metavar="ID", help="As `traind keys ls` shows it.")]) -> None:
-    """Refuse a key from now on (an api process may know it for some seconds more)."""
+def revoke(
+    key_id: Annotated[int, typer.Argument(metavar="ID", help="The key's id, as `traind keys ls` shows it.")],
+    *,
+    project: ProjectOption = "default",
+    data_dir: DataDir = None,
+) -> None:
+    """Refuse a key from now on. An api process that has just seen it accepts it for up to 5 seconds more."""
+    from jobs import projects
     from jobs.keys import revoke as end
 
-    with _default_project() as (conn, project_id):
-        end(conn, project_id, key_id)
-
-
-@contextmanager
-def _default_project() -> Iterator[tuple[Connection, int]]:
-    """A transaction on the database at TRAIND_DATABASE_URL, and its default project's id."""
-    from sqlalchemy import select
-    from sqlalchemy.exc import DBAPIError
-
-    from jobs.database import make_engine
-    from jobs.settings import load
-    from jobs.tables import project
-    from local.errors import DatabaseUnusable, LocalError
-
-    url = load().database_url
-    if url is None:
-        raise LocalError("set TRAIND_DATABASE_URL; the key of a local service is in its data folder, file api-key")
-    try:
-        with make_engine(url.get_secret_value(), application_name="traind-keys", pool_size=0).begin() as conn:
-            yield conn, conn.execute(select(project.c.id).where(project.c.name == "default")).scalar_one()
-    except (DBAPIError, ValueError) as error:
-        reason = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()[0]
-        raise DatabaseUnusable(
-            f"the database (TRAIND_DATABASE_URL): {reason}; `traind db upgrade` migrates it"
-        ) from None
+    with transaction(data_dir) as conn:
+        end(conn, projects.find(conn, project), key_id)

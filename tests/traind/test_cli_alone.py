@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ GOOD = "dataset: {name: digits}\nmodel: {name: mlp}\noptimizer: {name: adam, lr:
 def info(folder: Path, url: str = "http://127.0.0.1:1", pid: int | None = None) -> ServiceInfo:
     started_at = "2026-11-22T12:00:00+00:00"
     return ServiceInfo(url=url, api_key="td_x", pid=pid or os.getpid(), started_at=started_at, data_dir=str(folder))
+
+
+def test_version_is_printed_alone() -> None:
+    done = traind("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"traind {version('traind')}\n", "")
 
 
 def test_help_names_every_command_and_loads_nothing_heavy() -> None:

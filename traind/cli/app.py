@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import sys
-from importlib.metadata import entry_points
-from typing import Any
+from importlib.metadata import entry_points, version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -41,6 +41,12 @@ def main() -> None:
     build()(prog_name="traind")
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        output.data(f"traind {version('traind')}")
+        raise typer.Exit
+
+
 def build() -> typer.Typer:
     """The application with every command that is installed."""
     app = typer.Typer(
@@ -48,8 +54,8 @@ def build() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
         no_args_is_help=True,
-        help="Train models as jobs and compare optimizers. Data goes to stdout, progress and errors to stderr.",
     )
+    app.callback()(top)
     for module in (submit, watch, jobs, verbs, metrics, checkpoints, checks, workers, catalogue):
         module.register(app)
     for entry in entry_points(group=COMMANDS_GROUP):
@@ -58,6 +64,15 @@ def build() -> typer.Typer:
         except ImportError as e:
             output.note(f"the commands of {entry.value} are not available: {e}")
     return app
+
+
+def top(
+    *,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print traind's version and exit.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """Train models as jobs and compare optimizers. Data goes to stdout, progress and errors to stderr."""
 
 
 def report(error: TraindError) -> None:
