@@ -6,6 +6,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Hundreds of processes are started: each would compile all sources anew if no bytecode were kept.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -19,17 +21,19 @@ demo: $(READY) ## train with SGD, Nesterov and Adam through the real service (DA
 up: $(READY) ## run the service in the foreground; prints URL and key
 	@$(BIN)/traind up
 
-test: $(READY) ## the tests, on embedded servers, or those of TRAIND_DATABASE_URL and TRAIND_REDIS_URL
+# In six processes, or in one for up to two files: ARGS=-n0, or -n8, is another choice.
+test: $(READY) ## the tests, side by side on embedded servers, or on TRAIND_DATABASE_URL and TRAIND_REDIS_URL (ARGS=path)
 	$(BIN)/pytest $(ARGS)
 
-# The machine's own servers, for `make check` and CI. Only the tests that use servers; each makes and drops its own
-# database and keys.
-test-external: $(READY) ## the tests that use servers again, on this machine's PostgreSQL and Redis
+# The machine's own servers, for `make check` and CI. Only the tests that depend on the servers' versions; each makes and
+# drops its own database and keys.
+test-external: $(READY) ## what depends on the servers' versions again, on this machine's PostgreSQL and Redis
 	TRAIND_DATABASE_URL="$${TRAIND_DATABASE_URL:-postgresql:///postgres?host=/var/run/postgresql}" \
 	TRAIND_REDIS_URL="$${TRAIND_REDIS_URL:-redis://127.0.0.1:6379/0}" \
 	$(BIN)/pytest -m servers $(ARGS)
 
-test-all: check ## `make check`, then every case of exact resume: thousands of killed trainers, half an hour
+test-all: check ## `make check`, then all cases that it samples: other CPU levels, and exact resume (half an hour)
+	$(BIN)/pytest tests/optim_core/test_levels.py tests/optim_core/test_sanitizer.py --whole $(ARGS)
 	$(BIN)/pytest tests/training/test_exact_resume.py --resume-cases all -p no:randomly $(ARGS)
 
 lint: $(READY) ## format check, lint, types, import contracts

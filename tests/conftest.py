@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -23,7 +25,12 @@ from sqlalchemy.engine import make_url
 
 from jobs import tables
 from jobs.database import make_engine, upgrade
+from tests import parallel
+from tests.embedded import servers_for_tests
+from tests.optim_core import sample
+from tests.parallel import pytest_xdist_auto_num_workers, pytest_xdist_make_scheduler  # noqa: F401  hooks
 from tests.skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401  hooks
+from tests.worker.warm import warm_process
 from worker.training.waiting import let_threads_sleep
 
 let_threads_sleep()  # before any test loads torch
@@ -31,6 +38,8 @@ let_threads_sleep()  # before any test loads torch
 # A slow machine is no failure: properties are about values, not about time.
 settings.register_profile("traind", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("traind")
+
+ROOMS_WITH_SQL = ("tests/jobs/", "tests/local/doctor/")
 
 # A shell's background job ignores Ctrl-C, and so would all that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,12 +51,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="pairs",
         help="of tests/training/test_exact_resume.py: `pairs` (a pairwise cover), `all`, or how many of all",
     )
+    parser.addoption(
+        "--whole",
+        action="store_true",
+        help="all cases at other CPU levels and under the sanitizer (default: a sample that the commit draws)",
+    )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use Postgres or Redis: `-m servers` runs them again on external ones."""
+def pytest_report_header(config: pytest.Config) -> str:
+    whole = "all" if config.getoption("whole") else f"a sample, drawn by commit {sample.commit() or '(none)'}"
+    return f"cases repeated at other CPU levels and under the sanitizer: {whole}"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what `make test-external` runs again, on a PostgreSQL and a Redis of other versions.
+
+    That is what can depend on the version: all SQL, locks, notifications and Redis commands of ours. It stands in
+    `jobs` and in the doctor, so the tests of these two that use servers are marked here; a few of other rooms, which
+    show that api and worker run on such servers, mark themselves. How api, worker and CLI treat an answer is not.
+    """
+    parallel.order(config, items)  # after pytest-randomly
     for item in items:
-        if "servers" in getattr(item, "fixturenames", ()):
+        if "servers" in getattr(item, "fixturenames", ()) and item.nodeid.startswith(ROOMS_WITH_SQL):
             item.add_marker("servers")
 
 
@@ -62,13 +88,48 @@ class Servers:
         return make_url(self.postgres).set(database=name).render_as_string(hide_password=False)
 
 
-@pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    from tests.embedded import servers_for_tests
-
+@contextmanager
+def _own_servers() -> Iterator[Servers]:
     given = os.environ.get("TRAIND_DATABASE_URL"), os.environ.get("TRAIND_REDIS_URL")
     with servers_for_tests(*given) as (postgres, redis_url):
         yield Servers(postgres, redis_url)
+
+
+@contextmanager
+def _own_template(servers: Servers) -> Iterator[str]:
+    name = f"traind_test_{uuid.uuid4().hex}"
+    _admin(servers, "CREATE DATABASE {}", name)
+    try:
+        upgrade(servers.database(name))
+        yield name
+    finally:
+        _admin(servers, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@contextmanager
+def _for_all_processes(folder: Path) -> Iterator[dict[str, str]]:
+    """Made once for all processes that run tests: the servers, the template and the process that lends workers."""
+    warm = folder / "warm"
+    with _own_servers() as servers, _own_template(servers) as template, warm_process(warm):
+        yield {"postgres": servers.postgres, "redis": servers.redis, "template": template, "warm": str(warm)}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    parallel.share(node, _for_all_processes)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    parallel.end_shared(config)
+
+
+@pytest.fixture(scope="session")
+def servers(pytestconfig: pytest.Config) -> Iterator[Servers]:
+    if given := parallel.shared(pytestconfig):
+        yield Servers(given["postgres"], given["redis"])
+    else:
+        with _own_servers() as servers:
+            yield servers
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +147,12 @@ def fork_server() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def template(servers: Servers) -> Iterator[str]:
-    name = f"traind_test_{uuid.uuid4().hex}"
-    _admin(servers, "CREATE DATABASE {}", name)
-    try:
-        upgrade(servers.database(name))
-        yield name
-    finally:
-        _admin(servers, "DROP DATABASE {} WITH (FORCE)", name)
+def template(servers: Servers, pytestconfig: pytest.Config) -> Iterator[str]:
+    if given := parallel.shared(pytestconfig):
+        yield given["template"]
+    else:
+        with _own_template(servers) as name:
+            yield name
 
 
 @contextmanager

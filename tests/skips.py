@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 import pytest
 
+from tests import parallel
+
 ALLOWED = "no GPU"
 
 
@@ -32,8 +34,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     skipped, unexcused = terminalreporter.stats.get("skipped", []), _unexcused(terminalreporter)
     terminalreporter.write_line(f"skipped: {len(skipped)}, of which without a GPU {len(skipped) - len(unexcused)}")
     for line in unexcused if os.environ.get("CI") else []:
         terminalreporter.write_line(f"FAILED by a skip that CI does not allow: {line}", red=True)
+    parallel.say_how_to_repeat(terminalreporter, config)

@@ -17,6 +17,8 @@ from jobs.states import State
 from tests.api.project import Project
 from tests.jobs.scenario import ERROR
 
+pytestmark = pytest.mark.servers
+
 NAN, INF = float("nan"), float("inf")
 
 

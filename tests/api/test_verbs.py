@@ -175,7 +175,7 @@ def test_a_key_that_may_only_read_may_not(project: Project, verb: str) -> None:
         {"params": {"start": "start"}},
         {"params": [("from", "start"), ("more", "1")]},
         {"json": {"from": "start"}},
-        {"content": iter([b"{", b"}"])},
+        pytest.param({"content": iter([b"{", b"}"])}, id="content in pieces"),
     ],
     ids=str,
 )

@@ -1,10 +1,18 @@
 """torch's optimizers with a correctly rounded root: what Adam's bits are compared with."""
 
+import os
+
 import pytest
 import torch
 
 from optim_core import native
 from optim_core.rules import ieee_sqrt
+from tests.optim_core import sample
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if sample.VARIABLE in os.environ:
+        sample.draw(items)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import optim_core
 from optim_core import native
 from tests.optim_core.cases import CASES, Case, build, run
 from tests.optim_core.pairs import Bits, assert_equal, level, make, needs_kernel, written
+from tests.optim_core.sample import one_in
 
 ROOT = Path(__file__).parents[2]
 SIZES = (*range(1, 71), 4095, 4096, 4097, 3 * 4096 + 5)
@@ -103,12 +104,14 @@ BACKEND = ("-W", "error", "-c", "import optim_core; print(optim_core.backend())"
     ],
     ids=str,
 )
-def test_the_bits_are_torchs_at_the_level_torch_uses(environment: dict[str, str], backend: str) -> None:
+def test_the_bits_are_torchs_at_the_level_torch_uses(
+    environment: dict[str, str], backend: str, pytestconfig: pytest.Config
+) -> None:
     if "avx2" not in LEVELS:
         backend = backend.replace("avx2", "portable")
     assert in_process(*BACKEND, **environment).stdout.strip() == backend
     files = [f"tests/optim_core/test_{name}.py" for name in ("parity", "state_dict")]
-    done = in_process("-m", "pytest", "-q", "-p", "no:cacheprovider", *files, **environment)
+    done = in_process("-m", "pytest", "-q", "-p", "no:cacheprovider", *files, **environment, **one_in(8, pytestconfig))
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout
     assert "skipped: 0" in done.stdout

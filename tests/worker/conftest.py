@@ -6,6 +6,7 @@ Each test has a queue of its own, so that its workers take its jobs and nobody e
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -15,11 +16,27 @@ import pytest
 from sqlalchemy import Engine, text
 
 from jobs.database import make_engine
+from tests import parallel
 from tests.conftest import Servers, fresh_database
+from tests.worker import warm
 from tests.worker.processes import Worker, start_worker
 from tests.worker.service import Service
 
 StartWorker = Callable[..., AbstractContextManager[Worker]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Workers are lent by a warm process: one for all processes that run tests, else this one's."""
+    if given := parallel.shared(pytestconfig):
+        warm.use(Path(given["warm"]))
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="traind-tests-") as folder:
+        path = Path(folder, "warm")
+        with warm.warm_process(path):
+            warm.use(path)
+            yield
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +52,9 @@ def service(servers: Servers, template: str) -> Iterator[Service]:
 @pytest.fixture(scope="session")
 def shared_worker(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     folder = tmp_path_factory.mktemp("shared-worker")
-    with start_worker(service.database_url, service.redis_url, folder, "--queues", "default,rescue") as worker:
+    with start_worker(
+        service.database_url, service.redis_url, folder, "--queues", "default,rescue", cold=True
+    ) as worker:
         yield worker
 
 

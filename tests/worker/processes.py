@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -11,12 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
+from tests.worker import warm
 from tests.worker.service import PATIENT, until
+from tests.worker.warm import Lent
 from worker.clock import boottime
 
+_LIBC = ctypes.CDLL(None)  # loaded before any fork
 SHORT = {
     "LEASE_SECONDS": "10",
     "HEARTBEAT_SECONDS": "3",
@@ -32,7 +37,7 @@ SHORT = {
 class Worker:
     """A worker process; its log and its scratch folder are its own."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Lent
     folder: Path
 
     @property
@@ -110,22 +115,24 @@ def last_alive(process: psutil.Process) -> float:
 
 @contextmanager
 def start_worker(
-    database_url: str, redis_url: str, folder: Path, *arguments: str, ready: bool = True, **settings: str
+    database_url: str,
+    redis_url: str,
+    folder: Path,
+    *arguments: str,
+    ready: bool = True,
+    cold: bool = False,
+    **settings: str,
 ) -> Iterator[Worker]:
-    """A worker in a session of its own, in `folder`; `settings` are TRAIND_… variables, SHORT by default."""
+    """A worker in a session of its own, in `folder`; `settings` are TRAIND_… variables, SHORT by default.
+
+    It is lent by the warm process, or else, and if it is to be `cold`, started as a user starts one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     given = SHORT | {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "SCRATCH_DIR": str(folder / "scratch")}
     given |= {"CACHE_DIR": str(folder / "cache"), "FASHION_MNIST_DIR": str(folder / "no-such-folder")}
     environment = os.environ | {f"TRAIND_{name}": value for name, value in (given | settings).items()}
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "worker", "--name", folder.name, *arguments],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = _start(["--name", folder.name, *arguments], environment, log, cold=cold)
     worker = Worker(process, folder)
     try:
         if ready:
@@ -135,7 +142,30 @@ def start_worker(
         _end(process)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _die_with_the_tests() -> None:
+    """On Linux: if the process that runs the tests is killed, its worker is too."""
+    if sys.platform == "linux":
+        _LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
+def _start(
+    arguments: list[str], environment: dict[str, str], log: BinaryIO, *, cold: bool
+) -> subprocess.Popen[bytes] | Lent:
+    path = warm.where()
+    if path and not cold and warm.fits(environment):
+        return Lent(path, arguments, environment, log.fileno())
+    return subprocess.Popen(
+        [sys.executable, "-m", "worker", *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_die_with_the_tests,  # noqa: PLW1509  one system call
+    )
+
+
+def _end(process: subprocess.Popen[bytes] | Lent) -> None:
     """Kill the worker, its group and everything that descends from it; the latter should be gone by itself."""
     below = []
     with contextlib.suppress(psutil.NoSuchProcess):

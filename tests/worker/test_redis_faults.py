@@ -19,6 +19,8 @@ from local.redis import Redis, find_executable
 from tests.worker.processes import start_worker
 from tests.worker.service import BRIEF, MEDIUM, MEDIUM_STEPS, Service, until
 
+pytestmark = pytest.mark.servers
+
 
 class OwnRedis:
     """A server that the test may kill and freeze."""

@@ -23,7 +23,7 @@ from tests.worker.service import BRIEF, LONG, Service, until
 from worker import health
 from worker.training.fingerprint import optimizer_backend
 
-pytestmark = pytest.mark.usefixtures("shared_worker")
+pytestmark = [pytest.mark.usefixtures("shared_worker"), pytest.mark.servers]
 
 
 def test_a_job_trains_to_its_end(service: Service) -> None:
