@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -25,11 +26,13 @@ from traind import service
 
 LOCK_PATIENCE_SECONDS = 60.0
 API_START_SECONDS = 60.0
+WORKER_START_SECONDS = 180.0  # torch is imported; from a cold network disk that takes minutes
 STOP_MARGIN_SECONDS = 10.0
 
 
 class Service:
-    """Starts everything on entry (returns when the API answers /readyz), stops it in order on exit.
+    """Starts everything on entry (returns when the API answers /readyz and the worker takes jobs), stops it in order
+    on exit.
 
     data_dir     made if it is missing; an existing one must be empty or a data folder of ours. NOT removed on exit.
     port         0: any free one; None: the setting's (8321), or any free one where that is taken; a number: that
@@ -138,7 +141,12 @@ class Service:
             "TRAIND_REDIS_URL": servers.redis_url,
         }
         drain = self._settings.drain_seconds + STOP_MARGIN_SECONDS
-        worker = self._program("worker", [], environment, stop=[(signal.SIGTERM, drain)])
+        is_ready, ready = os.pipe()
+        started.callback(os.close, is_ready)
+        started.callback(os.close, ready)
+        worker = self._program(
+            "worker", ["--ready-fd", str(ready)], environment, stop=[(signal.SIGTERM, drain)], pass_fds=[ready]
+        )
         api = self._program(
             "api",
             ["--fd", str(listening_fd)],
@@ -150,6 +158,7 @@ class Service:
         for each in kept:
             started.callback(each.stop)
         kept[1].wait_ready(lambda: listener.answers(self.url, "/readyz"), timeout_seconds=API_START_SECONDS)
+        kept[0].wait_ready(lambda: bool(select.select([is_ready], [], [], 0)[0]), timeout_seconds=WORKER_START_SECONDS)
 
     def _program(
         self,

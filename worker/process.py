@@ -25,6 +25,7 @@ from pathlib import Path
 import structlog
 
 from worker import child
+from worker.socket_folder import NoSocketFolder, use_short_folder
 from worker.training.waiting import let_threads_sleep
 
 START_SECONDS = 30.0
@@ -174,11 +175,18 @@ def warm_up(device: str) -> None:
     let_threads_sleep()
     if not LINUX:
         return
+    try:
+        use_short_folder()
+    except NoSocketFolder as error:
+        raise WarmUpFailed(str(error)) from error
     multiprocessing.set_forkserver_preload(["worker.preload"])
     context = _context()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=child.look_around, args=(theirs, device), name="warm-up")
-    process.start()
+    try:
+        process.start()
+    except (OSError, EOFError) as error:
+        raise WarmUpFailed(f"the fork server does not start: {error}") from error
     theirs.close()
     try:
         found = json.loads(ours.recv_bytes()) if ours.poll(WARM_UP_SECONDS) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import stat
 from collections.abc import Callable, Iterator
@@ -77,6 +78,31 @@ def test_up_after_a_stop_and_after_every_kind_of_kill_just_works(data_dir: Path,
     assert third.key() == key
     stop(third, signal.SIGINT)
     assert "Ctrl-C again stops at once" in third.said()
+
+
+def test_it_is_ready_when_a_worker_is(start: Start) -> None:
+    """Once the URL is printed the worker has said so in its log, and stands in the list."""
+    up = start()
+    assert "worker ready" in (up.data_dir / "logs" / "worker.log").read_text()
+    listed = traind("workers", "--data-dir", str(up.data_dir), "-o", "json")
+    assert [worker["state"] for worker in json.loads(listed.stdout)] == ["live"]
+
+
+def test_a_worker_that_cannot_start_is_told_instead_of_the_url(data_dir: Path) -> None:
+    arguments = ("up", "--data-dir", str(data_dir), "--port", "0")
+    up = traind(*arguments, TRAIND_WORKER_DEVICE="cuda", CUDA_VISIBLE_DEVICES="")
+    assert (up.returncode, up.stdout) == (1, "")
+    assert "worker ended with status 1" in up.stderr
+    assert "no GPU is visible to torch here" in up.stderr
+    assert "Traceback" not in up.stderr
+    assert not (data_dir / "service.json").exists()
+
+
+def test_it_starts_under_a_long_tmpdir(data_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    with closing(Up(data_dir, TMPDIR=str(folder))) as up:
+        assert up.alive()
 
 
 def test_a_taken_port_is_an_error(data_dir: Path) -> None:

@@ -43,11 +43,11 @@ def _die_with_the_tests() -> None:
 class Up:
     """A running `traind up`, in a session of its own; `lines` are what it says on stderr."""
 
-    def __init__(self, data_dir: Path, *, python: str = sys.executable) -> None:
+    def __init__(self, data_dir: Path, *, python: str = sys.executable, **environment: str) -> None:
         self.data_dir = data_dir
         self.process = subprocess.Popen(
             [python, "-P", "-m", "traind", "up", "--data-dir", str(data_dir), "--port", "0"],
-            env=EMBEDDED,
+            env=EMBEDDED | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
