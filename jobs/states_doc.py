@@ -46,8 +46,9 @@ RULES = f"""\
 - **A drain** (its worker was told to stop) takes a checkpoint as a pause does, within `TRAIND_DRAIN_SECONDS`, and puts
   the job back without counting a crash. After that time the trainer is killed, and the job goes on from its last
   complete checkpoint; the event says `drain-expired`.
-- **max_runtime_seconds** counts for each attempt by itself. Its end is `failed` with the code `max-runtime`; the
-  checkpoints stay, and a retry goes on from the last.
+- **max_runtime_seconds** counts for each attempt by itself. Shortly before its end (a tenth of it,
+  at least half a second and two steps, at most 30 s) a checkpoint is taken as for a drain, and the job is `failed` with
+  the code `max-runtime`; a retry goes on from there. A trainer that reaches no safe point until the end is killed.
 - Crashed jobs start before others, then higher priority, then the older job.
 - `diverged` is an outcome with its step and last good checkpoint, not an error; it is never retried by itself.
 """

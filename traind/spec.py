@@ -497,7 +497,8 @@ class Resources(Part):
     max_attempts: Annotated[Int, Field(ge=1, le=100)] = 3
     """How many crashes are counted before the job fails."""
     max_runtime_seconds: Annotated[Int, Field(ge=1, le=366 * 86_400)] | None = None
-    """Running time of one attempt after which the job fails; unlimited where it is not given."""
+    """Running time of one attempt after which the job fails; a checkpoint is taken shortly before.
+    Unlimited if not given."""
 
     @model_validator(mode="after")
     def _default_queue(self) -> Self:

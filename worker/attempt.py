@@ -25,7 +25,7 @@ from worker import output
 from worker.checking import CannotCheck, inputs
 from worker.heartbeat import Heartbeat, allowance
 from worker.host import Host
-from worker.judgement import gone, over_time, stalled
+from worker.judgement import ask_seconds, gone, over_time, stalled
 from worker.pipe import Pipe
 from worker.process import StartFailed
 from worker.restore import CheckpointDamaged, restore
@@ -130,6 +130,7 @@ class Attempt:
             why_gone=partial(gone, self._trainer, self._log_path),
             origin=self._claim.checkpoint,
             checking=self._claim.check is not None,
+            limit=self._limit,
         )
         with pipe, uploads:
             self._verdict.guard(partial(self._supervise, pipe, uploads))
@@ -164,17 +165,33 @@ class Attempt:
         return job.model_dump_json()
 
     def _supervise(self, pipe: Pipe, uploads: Uploads) -> None:
-        while not self._verdict.wait(TICK_SECONDS):
+        while not self._verdict.wait(self._tick(pipe)):
             self._pulse = time.monotonic()
             output.bound(self._log_path)
-            ending = self._over_time() or self._wishes.overdue() or self._stalled(pipe, uploads)
+            ending = self._over_time(pipe) or self._wishes.overdue() or self._stalled(pipe, uploads)
             if ending is not None:
                 self._verdict.decide(ending)
 
-    def _over_time(self) -> Ending | None:
+    @property
+    def _limit(self) -> int | None:
         """A check replays with the spec of its job, whose limit is not for it."""
-        limit = None if self._claim.check else self._claim.spec.resources.max_runtime_seconds
-        return over_time(self._pulse - self._started, limit)
+        return None if self._claim.check else self._claim.spec.resources.max_runtime_seconds
+
+    def _tick(self, pipe: Pipe) -> float:
+        """Until the next look, which is in time for the last checkpoint before the limit."""
+        if self._limit is None:
+            return TICK_SECONDS
+        left = self._started + ask_seconds(self._limit, pipe.seconds_per_step) - time.monotonic()
+        return min(TICK_SECONDS, left) if left > 0 else TICK_SECONDS / 10
+
+    def _over_time(self, pipe: Pipe) -> Ending | None:
+        """Asks for a checkpoint before the limit. An upload of what was saved in time may take longer."""
+        seconds = self._pulse - self._started
+        if self._limit is None or pipe.stopped:
+            return None
+        if seconds >= ask_seconds(self._limit, pipe.seconds_per_step):
+            self._wishes.limit()
+        return over_time(seconds, self._limit)
 
     def _stalled(self, pipe: Pipe, uploads: Uploads) -> Ending | None:
         return stalled(

@@ -15,12 +15,28 @@ GONE_SECONDS = 5.0
 """How long a trainer that closed its pipe may take to end."""
 
 
+def limit_reached(limit: int | None, step: int | None = None) -> Finish:
+    """The job fails; its checkpoints stay, the one of `step` too, which was taken for it."""
+    message = f"the attempt ran longer than max_runtime_seconds ({limit})"
+    if step is not None:
+        message = f"the attempt reached max_runtime_seconds ({limit}); a retry goes on from step {step:,}"
+    return Finish(State.FAILED, summary={}, error=error_document("max-runtime", message, retryable=False))
+
+
+def ask_seconds(limit: int, seconds_per_step: float) -> float:
+    """After how many seconds of an attempt that may take `limit` its trainer is asked for a last checkpoint.
+
+    What is left is a tenth, within bounds, and two steps, for the safe point comes after the next one.
+    """
+    spare = max(min(30.0, max(0.5, limit / 10)), 2 * seconds_per_step)
+    return limit - min(limit / 2, spare)
+
+
 def over_time(seconds: float, limit: int | None) -> Ending | None:
     """After `seconds` of an attempt that may take `limit`: the job fails; its checkpoints stay."""
     if limit is None or seconds <= limit:
         return None
-    message = f"the attempt ran longer than max_runtime_seconds ({limit})"
-    return Finish(State.FAILED, summary={}, error=error_document("max-runtime", message, retryable=False))
+    return limit_reached(limit)
 
 
 def stalled(

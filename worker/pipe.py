@@ -22,6 +22,7 @@ from jobs.lifecycle.work import CheckpointRef, record_fingerprint, record_metric
 from jobs.metrics.codec import Segment
 from jobs.states import State
 from worker.checking import damaged_start
+from worker.judgement import limit_reached
 from worker.training.errors import CheckpointCorrupt
 from worker.training.messages import (
     Checked,
@@ -52,7 +53,7 @@ class Pipe:
 
     `on_ready` is called when the trainer has loaded everything. `why_gone` says how a trainer ended that did not say
     so itself. Where the trainer finds `origin`, the checkpoint it trains on from, damaged, the next attempt starts from
-    the one before; a check cannot, and fails.
+    the one before; a check cannot, and fails. `limit` is the attempt's max_runtime_seconds.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Pipe:
         why_gone: Callable[[], Ending],
         origin: CheckpointRef | None,
         checking: bool,
+        limit: int | None = None,
     ) -> None:
         self._link = link
         self._engine = engine
@@ -77,6 +79,7 @@ class Pipe:
         self._why_gone = why_gone
         self._origin = origin
         self._checking = checking
+        self._limit = limit
         self._seq = 0
         self._phase = "load"
         self._step = 0
@@ -85,6 +88,10 @@ class Pipe:
         self._thread = threading.Thread(target=verdict.guard, args=(self._run,), name="pipe", daemon=True)
         self.listening_since: float | None = None
         """Since when it waits for a message (monotonic); None while it is at work on one."""
+
+        self.seconds_per_step = 0.0
+        self.stopped = False
+        """Whether the trainer has stopped as asked: what is left is the upload of its checkpoint."""
 
     def __enter__(self) -> Pipe:
         self._thread.start()
@@ -132,6 +139,7 @@ class Pipe:
                 self._note(self._phase, message.step, {})
             case Progress():
                 self._note(message.phase, message.step, {"rate": message.rate, "eta_seconds": message.eta_seconds})
+                self.seconds_per_step = 1 / message.rate if message.rate else self.seconds_per_step
             case Metrics():
                 self._write_metrics(message)
             case Checkpoint():
@@ -143,6 +151,9 @@ class Pipe:
                 self._write_progress()
                 return Finish(State.SUCCEEDED, summary={}, result=message.result)
             case Stopped():
+                self.stopped = True
+                if message.kind == "limit":
+                    return limit_reached(self._limit, message.step)
                 return Requeue(REASONS[message.kind])
             case Failed():
                 return self._failure(message)

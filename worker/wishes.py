@@ -1,4 +1,5 @@
-"""What is asked of one attempt: to pause (by a user, who may take that back) or to drain (its worker stops).
+"""What is asked of one attempt: to pause (by a user, who may take that back), to drain (its worker stops), or to save
+what it has because its time is nearly over.
 
 The trainer is told to stop at its next safe point and takes a checkpoint there; its last message then ends the
 attempt. A trainer that is not ready has computed nothing yet, so it is ended at once. Each wish has its time, after
@@ -8,6 +9,7 @@ becomes of the job is decided by its row, not here. Called by the slot, the hear
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
@@ -20,7 +22,7 @@ from worker.verdict import Requeue, Verdict
 
 log = structlog.get_logger(__name__)
 
-REASONS: dict[StopKind, str] = {"pause": "paused", "drain": "drained"}
+REASONS: dict[StopKind, str] = {"pause": "paused", "drain": "drained", "limit": "max-runtime"}
 """As they stand in the event of an attempt that stopped when asked; `…-expired` where its time was over before."""
 
 
@@ -55,6 +57,13 @@ class Wishes:
         """The worker stops."""
         self._wish("drain")
 
+    def limit(self) -> None:
+        """The attempt's time is nearly over. A trainer that is not ready has nothing to save, and is not asked."""
+        with self._lock:
+            if self._ready and "limit" not in self._until:
+                self._until["limit"] = math.inf
+                self._tell()
+
     @property
     def drain_until(self) -> float | None:
         """Until when a draining worker may be at it (monotonic); None where it does not drain."""
@@ -78,7 +87,8 @@ class Wishes:
                 self._verdict.decide(Requeue(REASONS[kind]))
 
     def _tell(self) -> None:
-        wanted: StopKind | None = "drain" if "drain" in self._until else "pause" if "pause" in self._until else None
+        order: tuple[StopKind, ...] = ("drain", "pause", "limit")
+        wanted = next((kind for kind in order if kind in self._until), None)
         if wanted != self._told:
             self._told = wanted
             self._trainer.ask_to_stop(wanted)

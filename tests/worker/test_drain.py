@@ -12,7 +12,7 @@ from jobs.lifecycle.retry import Start
 from tests.worker.conftest import StartWorker
 from tests.worker.processes import Worker
 from tests.worker.proxy import postgres_proxy
-from tests.worker.service import LONG, MEDIUM, PATIENT, Service
+from tests.worker.service import BRIEF, LONG, MEDIUM, PATIENT, Service
 from tests.worker.test_cancel import HUGE_PRODUCT, LONG_LOAD
 from tests.worker.test_pause import EXACT, LARGE, arriving, move_of, points
 
@@ -133,3 +133,18 @@ def test_max_runtime_counts_for_each_attempt_and_keeps_the_checkpoints(service: 
     assert first.error["code"] == second.error["code"] == "max-runtime"
     assert service.attempts(job_id)[1].from_step == first.saved_step
     assert second.saved_step > first.saved_step
+
+
+@pytest.mark.usefixtures("shared_worker")
+def test_a_checkpoint_is_taken_before_max_runtime_though_none_was_asked_for(service: Service) -> None:
+    endless = BRIEF | {"training": {"steps": 1_000_000, "threads": 1, "log_every": 50}}
+    job_id = service.submit(endless, max_runtime_seconds=3)
+    first = service.wait_final(job_id)
+    service.retry(job_id)
+    second = service.wait(job_id, lambda job: job.attempt == 2 and job.state == "failed")
+
+    assert (first.error["code"], first.crash_count) == ("max-runtime", 0)
+    assert first.error["message"].endswith(f"a retry goes on from step {first.saved_step:,}")
+    assert 0 < first.saved_step == service.attempts(job_id)[1].from_step < second.saved_step
+    for attempt in service.attempts(job_id):
+        assert (attempt.ended_at - attempt.started_at).total_seconds() < 3 + 1

@@ -10,7 +10,7 @@ from worker.training.checkpoints import Checkpoints
 from worker.training.data import batches
 from worker.training.divergence import Divergence, check_parameters, check_step, largest
 from worker.training.evaluate import count_correct, evaluate
-from worker.training.messages import CheckpointKind, Control, Finished, Phase, Ready, Stopped, TrainerJob
+from worker.training.messages import CheckpointKind, Control, Finished, Phase, Ready, StopKind, Stopped, TrainerJob
 from worker.training.outbox import Emit, Outbox
 from worker.training.schedule import multiplier, set_rates
 from worker.training.session import Session, prepare
@@ -43,10 +43,11 @@ def _steps(
 ) -> Finished | Stopped:
     """All steps that are left, with their checkpoints. Raises Divergence."""
     for last in steps(job, session, outbox):
-        if kind := _due(session.step, last=last, every=job.spec.training.checkpoint_every, control=control):
+        stop = control.stop
+        if kind := _due(session.step, last=last, every=job.spec.training.checkpoint_every, stop=stop):
             _save(session, outbox, checkpoints, kind)
-        if kind in ("pause", "drain"):
-            return Stopped(kind, session.step)
+        if stop is not None and not last:
+            return Stopped(stop, session.step)
     stopped = {"stopped_early": True} if session.stopping.stopped else {}
     return Finished("succeeded", session.step, session.recorder.summary() | stopped, None)
 
@@ -110,12 +111,12 @@ def _evaluate(session: Session, outbox: Outbox) -> None:
     session.stopping.update(values)
 
 
-def _due(step: int, *, last: bool, every: int | None, control: Control) -> CheckpointKind | None:
+def _due(step: int, *, last: bool, every: int | None, stop: StopKind | None) -> CheckpointKind | None:
     """The kind of checkpoint to take at this safe point, if any."""
     if last:
         return "final"
-    if (stop := control.stop) is not None:
-        return stop
+    if stop is not None:
+        return "drain" if stop == "limit" else stop
     return "interval" if every is not None and step % every == 0 else None
 
 

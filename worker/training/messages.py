@@ -24,7 +24,8 @@ from traind.spec import JobSpec, Part, Resolved
 
 PhaseName = Literal["load", "train", "evaluate", "checkpoint", "compare"]
 CheckpointKind = Literal["interval", "final", "pause", "drain"]
-StopKind = Literal["pause", "drain"]
+StopKind = Literal["pause", "drain", "limit"]
+"""limit: the time that an attempt may take is nearly over; its checkpoint is of kind drain."""
 FilePart = Literal["model", "state"]
 Summary = dict[str, Any]
 """{"last": {key: value}, "best": {key: {"value": v, "step": s}}} and, where it happened, "stopped_early": true.
