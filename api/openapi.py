@@ -65,12 +65,28 @@ def _with_our_schemas(document: dict[str, Any]) -> dict[str, Any]:
     _, definitions = models_json_schema(models, ref_template=REF)
     schemas = document["components"]["schemas"]
     schemas |= definitions["$defs"]
+    _simplify(schemas)
     for name, example in ANSWERS.items():
         schemas[name]["examples"] = [example]
     schemas["Job"]["properties"]["spec"] = _ref("JobSpec")
     schemas["Job"]["properties"]["resolved"] = _ref("Resolved")
     _drop_fastapis_validation_error(document)
     return document
+
+
+def _simplify(node: Any) -> None:
+    """Write in place what generators of clients cannot read in the way they can; what is valid stays the same.
+
+    openapi-python-client drops a model with an object as a default, and one with a `const` beside other alternatives.
+    """
+    if isinstance(node, dict):
+        if isinstance(node.get("default"), dict):
+            del node["default"]
+        for alternative in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+            if "const" in alternative:
+                alternative["enum"] = [alternative.pop("const")]
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _simplify(child)
 
 
 def _drop_fastapis_validation_error(document: dict[str, Any]) -> None:
