@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
         signal.signal(number, _leave)
     arguments = _arguments(argv)
     try:
-        settings = load()
+        settings = load(host=arguments.host, port=arguments.port)
         configure(level=settings.log_level, log_format=settings.log_format)
         logging.getLogger("alembic").setLevel(logging.WARNING)  # /readyz asks it for the revision
         app = create_app(settings)
@@ -62,10 +62,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def _listener(arguments: argparse.Namespace, settings: Settings) -> socket.socket:
     if arguments.fd is not None:
         return socket.socket(fileno=arguments.fd)
-    host = arguments.host or settings.host
-    port = settings.port if arguments.port is None else arguments.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except (OSError, UnicodeError) as error:
+        where = f"{settings.host} port {settings.port}"
+        raise InvalidSettings(f"TRAIND_HOST, TRAIND_PORT: cannot listen on {where}: {error}; choose others") from None
 
 
 def _address(listener: socket.socket) -> str:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Annotated
 from uuid import UUID
 
+import structlog
 from fastapi import Depends, Request
 
 from api.key_cache import KeyCache
@@ -16,6 +17,8 @@ from jobs.database import API_POOL_SIZE, cluster_id, make_engine
 from jobs.doorbell import Doorbell
 from jobs.notify import notify_request
 from jobs.settings import Settings
+
+log = structlog.get_logger("api")
 
 
 class Service:
@@ -45,9 +48,21 @@ class Service:
     def doorbell(self) -> Doorbell:
         return Doorbell(self.redis_url, self.cluster_id)
 
+    def ring(self, queue: str) -> None:
+        """Wake a worker of the queue. After commit, so it never raises; idle workers look by themselves."""
+        try:
+            self.doorbell.ring(queue)
+        except Exception as error:
+            log.warning("the queue's workers were not woken; they look by themselves", error=type(error).__name__)
+
     def notify(self, job_id: UUID) -> None:
-        """Tell the job's worker that something was asked of it. After commit; the heartbeat is the fallback."""
-        notify_request(self.engine, self.cluster_id, job_id)
+        """Tell the job's worker that something was asked of it. After commit, so it never raises; the heartbeat is
+        the fallback.
+        """
+        try:
+            notify_request(self.engine, self.cluster_id, job_id)
+        except Exception as error:
+            log.warning("request not announced; the worker hears of it later", error=type(error).__name__)
 
 
 async def _service(request: Request) -> Service:

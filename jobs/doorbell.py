@@ -17,6 +17,8 @@ import structlog
 from celery import Celery
 from redis.connection import parse_url
 
+from jobs.log import redact
+
 log = structlog.get_logger(__name__)
 
 WAKE_TASK = "traind.wake"
@@ -127,7 +129,11 @@ class Doorbell:
             self._quiet_until = time.monotonic() + min(self._failures, MAX_QUIET_SECONDS)
             first = self._failures == 1
         if first:
-            log.warning("Redis does not answer; workers find jobs by looking themselves", error=repr(error))
+            log.warning(
+                "Redis does not answer; workers find jobs by looking themselves",
+                error=type(error).__name__,
+                reason=redact(str(error)),
+            )
 
     def _worked(self) -> None:
         if self._failures:

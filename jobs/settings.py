@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from jobs.addresses import judge_database_url, judge_redis_url
 from traind.errors import TraindError
+from traind.spec import QUEUE_NAME
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+WEEK_SECONDS = 604_800
+Seconds = Annotated[float, Field(gt=0, le=WEEK_SECONDS, allow_inf_nan=False)]
 QUEUES = {"cpu": ("default",), "cuda": ("cuda", "default")}
 
 
@@ -28,12 +32,22 @@ class InvalidSettings(TraindError):
 class Settings(BaseSettings):
     """Everything an operator can set. `lease_seconds` and the like must be equal on all machines of a cluster."""
 
-    model_config = SettingsConfigDict(env_prefix="TRAIND_", frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TRAIND_",
+        env_ignore_empty=True,  # docker-compose passes variables on that are not set as empty ones
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
 
     database_url: SecretStr | None = None
-    """postgresql://… of an external server; embedded where it is not given."""
+    """postgresql://… of an external server; embedded if it is not given. Special characters of the password are
+    percent-encoded, options are libpq's."""
     redis_url: SecretStr | None = None
-    """redis://…, rediss://… or unix://… of an external server; embedded where it is not given."""
+    """redis://…, rediss://… or unix://… of an external server; embedded if it is not given. Special characters of the
+    password are percent-encoded. Options are db and, with rediss://, ssl_cert_reqs (none, optional, required),
+    ssl_ca_certs, ssl_certfile, ssl_keyfile and ssl_check_hostname."""
 
     lease_seconds: Seconds = 60.0
     """How long a worker that was not heard of keeps its job."""
@@ -54,16 +68,16 @@ class Settings(BaseSettings):
     """How long a job that is to be paused may take for its step and its checkpoint; then it is paused as of the last
     complete one."""
 
-    max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
+    max_body_bytes: Annotated[int, Field(ge=1_024, le=2**30)] = 1_048_576
     """Largest request body; a larger one is refused with 413."""
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:%-]{1,253}$")] = "127.0.0.1"
     """Address that the api listens on."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8321
     """Port that the api listens on; 0 means any free one."""
 
     fashion_mnist_dir: Path = Path("/usr/share/datasets/fashion-mnist")
     """Folder with the four files of Fashion-MNIST; this default is that of Debian's dataset-fashion-mnist."""
-    fashion_mnist_url: str | None = None
+    fashion_mnist_url: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+[^\s]*$")] | None = None
     """Folder on the web with the four files of Fashion-MNIST, for machines without them."""
     cache_dir: Path = Field(default_factory=_cache_dir)
     """Where downloaded data is kept; by default traind in the user's cache folder."""
@@ -84,6 +98,20 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     """One JSON object per line, or lines for people."""
 
+    @field_validator("database_url")
+    @classmethod
+    def _url_of_postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            judge_database_url(value.get_secret_value())
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _url_of_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            judge_redis_url(value.get_secret_value())
+        return value
+
     @field_validator("worker_queues", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -94,11 +122,24 @@ class Settings(BaseSettings):
     def _default_queues(cls, value: Any, info: ValidationInfo) -> Any:
         return value or QUEUES[info.data.get("worker_device", "cpu")]
 
+    @field_validator("worker_queues")
+    @classmethod
+    def _queues_that_jobs_can_name(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not QUEUE_NAME.fullmatch(name):
+                raise ValueError(
+                    f"no job can name the queue {name[:80]!r}: a name begins with a letter or digit and has letters, "
+                    "digits, '_', '.' and '-', at most 63 of them"
+                )
+        if len(set(value)) < len(value):
+            raise ValueError("a queue is named twice")
+        return value
+
     @field_validator("heartbeat_seconds")
     @classmethod
     def _several_heartbeats_a_lease(cls, value: float, info: ValidationInfo) -> float:
         if value * 3 > info.data.get("lease_seconds", value * 3):
-            raise ValueError("lease_seconds must be at least three times heartbeat_seconds")
+            raise ValueError("it must be at most a third of TRAIND_LEASE_SECONDS")
         return value
 
 
@@ -107,5 +148,12 @@ def load(**given: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        problems = [f"TRAIND_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
-        raise InvalidSettings("; ".join(problems)) from None
+        raise InvalidSettings("; ".join(map(_problem, error.errors(include_input=False, include_url=False)))) from None
+
+
+def _problem(error: ErrorDetails) -> str:
+    """The variable, and what is wrong with it; not its value, which may be secret."""
+    name = f"TRAIND_{error['loc'][0]}".upper() if error["loc"] else "the TRAIND_ variables"
+    message = error["msg"].removeprefix("Value error, ")
+    remedy = "" if error["type"] == "value_error" else "; correct or unset it (docs/configuration.md)"
+    return f"{name}: {message[:1].lower()}{message[1:]}{remedy}"

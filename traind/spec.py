@@ -9,6 +9,7 @@ Names and defaults of the optimizers are torch's. Unknown fields and non-finite 
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from functools import partial
 from typing import Annotated, Any, Final, Literal, Self
@@ -43,7 +44,8 @@ Seed = Annotated[Int, Field(ge=0, le=2**63 - 1)]
 Noise = Annotated[Float, Field(ge=0, le=1_000_000)]
 Probability = Annotated[Float, Field(ge=0, lt=1)]
 Text = Annotated[str, Strict(), StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Slug = Annotated[str, Strict(), StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+Slug = Annotated[str, Strict(), StringConstraints(pattern=rf"^{QUEUE_NAME.pattern}$")]
 
 
 def refuse(message: str, *, at: str = "") -> PydanticCustomError:

@@ -163,9 +163,10 @@ def list_job_checks(
 
 
 def _accepted(service: Service, response: Response, check: CheckRow, *, created: bool) -> Check:
+    answer = check_view(check)
     if created:
-        service.doorbell.ring(check.queue)
+        service.ring(check.queue)
     response.headers["Location"] = check_path(check.id)
     if not created:
         response.headers["Idempotent-Replayed"] = "true"
-    return check_view(check)
+    return answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import redis
+import structlog
 from fastapi import APIRouter
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -16,6 +17,7 @@ from api.schemas import Live, Ready
 from api.service import Service, ServiceDep
 from jobs.database import current_revision, head_revision
 
+log = structlog.get_logger("api")
 router = APIRouter(tags=["health"])
 REDIS_TIMEOUT_SECONDS = 0.5
 
@@ -58,5 +60,6 @@ def _redis_answers(service: Service) -> bool:
             service.redis_url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
         ) as client:
             return bool(client.ping())
-    except redis.RedisError:
+    except Exception as error:  # whatever is wrong with it, the service takes jobs
+        log.warning("Redis does not answer", error=type(error).__name__)
         return False

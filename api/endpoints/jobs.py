@@ -103,12 +103,13 @@ def submit_job(
             connection, project_id=caller.project_id, spec=spec, resolved=resolved, idempotency_key=idempotency_key
         )
         job = queries.get_job(connection, caller.project_id, submitted.job_id)
+        answer = job_view(job)  # before the commit: after it nothing may fail
     if submitted.created:
-        service.doorbell.ring(job.queue)
+        service.ring(job.queue)
     response.headers["Location"] = job_path(job.id)
     if not submitted.created:
         response.headers["Idempotent-Replayed"] = "true"
-    return job_view(job)
+    return answer
 
 
 @router.get(

@@ -97,9 +97,10 @@ def _ask(service: Service, response: Response, project_id: int, job_id: UUID, ve
     with service.engine.begin() as connection:
         state = verb(connection, project_id=project_id, job_id=job_id)
         job = queries.get_job(connection, project_id, job_id)
+        answer = job_view(job)  # before the commit: after it nothing may fail
     if state is ShownState.QUEUED:
-        service.doorbell.ring(job.queue)
+        service.ring(job.queue)
     elif state in ON_THE_WAY or state is ShownState.RUNNING:
         service.notify(job_id)
     response.status_code = 202 if state in ON_THE_WAY else 200
-    return job_view(job)
+    return answer

@@ -70,6 +70,9 @@ def test_it_chooses_a_free_port_and_reports_while_the_database_is_away() -> None
     [
         ({}, "TRAIND_DATABASE_URL"),
         (NOWHERE | {"max_body_bytes": "none"}, "TRAIND_MAX_BODY_BYTES"),
+        (NOWHERE | {"redis_url": "amqp://:hunter2@h"}, "TRAIND_REDIS_URL"),
+        (NOWHERE | {"redis_url": "redis://:hun#ter2@h"}, "TRAIND_REDIS_URL"),
+        (NOWHERE | {"database_url": "postgresql://me:hunter2@h/d?pgbouncer=true"}, "TRAIND_DATABASE_URL"),
     ],
 )
 def test_settings_that_cannot_be_used_are_told_in_one_message(settings: dict[str, str], said: str) -> None:
@@ -79,7 +82,24 @@ def test_settings_that_cannot_be_used_are_told_in_one_message(settings: dict[str
     assert found.returncode == 1
     assert said in found.stderr
     assert "Traceback" not in found.stderr
-    assert "hunter2" not in found.stderr
+    assert "ter2" not in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "::1"])
+def test_health_asks_the_address_and_no_proxy(host: str) -> None:
+    """The api's databases are not there, so a health check that reached it says so."""
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+        command = [sys.executable, "-m", "api", "--fd", str(listener.fileno())]
+        port = str(listener.getsockname()[1])
+        with subprocess.Popen(command, env=environment(**NOWHERE), pass_fds=[listener.fileno()], stderr=-3) as process:
+            asked = environment(host=host, port=port) | {"http_proxy": "http://127.0.0.1:1", "NO_PROXY": ""}
+            found = subprocess.run(
+                [sys.executable, "-m", "api.health"], check=False, env=asked, capture_output=True, text=True
+            )
+            process.terminate()
+    assert found.returncode == 1
+    assert "database-unavailable" in found.stderr
 
 
 def test_an_address_in_use_is_told() -> None:

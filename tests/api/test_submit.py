@@ -8,8 +8,18 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine
 
+from jobs.keys import create
 from tests.api.project import Project
+
+SPEC = {
+    "dataset": {"name": "digits"},
+    "model": {"name": "mlp"},
+    "optimizer": {"name": "adam"},
+    "training": {"epochs": 1},
+}
 
 
 def test_a_job_is_accepted_with_every_default_filled(project: Project) -> None:
@@ -136,3 +146,18 @@ def test_a_submit_wakes_the_workers_of_its_queue(project: Project, redis_url: st
         (message,) = client.lrange(f"{prefix}wake.{project.queue}", 0, -1)
     assert job["queue"] == project.queue
     assert json.loads(message)["headers"]["task"] == "traind.wake"
+
+
+@pytest.mark.parametrize("url", ["foo", "redis://127.0.0.1:1/0", "rediss://127.0.0.1/0?ssl_ca_certs=/nonexistent"])
+def test_no_redis_turns_a_committed_submit_into_an_error(
+    own_app: TestClient, project_id: int, engine: Engine, url: str
+) -> None:
+    """Even a URL that the settings would refuse: the job is there, so the answer says so."""
+    own_app.app.state.service.redis_url = url  # type: ignore[attr-defined]
+    with engine.begin() as conn:
+        key = create(conn, project_id, name="test", scopes=["write", "read"])
+    answer = own_app.post("/v1/jobs", json=SPEC, headers={"Authorization": f"Bearer {key}"})
+    assert answer.status_code == 202
+    assert own_app.get("/readyz").json()["degraded"] == ["redis"]
+    cancelled = own_app.post(f"{answer.json()['links']['self']}/cancel", headers={"Authorization": f"Bearer {key}"})
+    assert cancelled.json()["state"] == "cancelled"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from jobs.settings import Settings
+from jobs.settings import InvalidSettings, Settings, load
 from jobs.settings_doc import document
 
 
@@ -28,12 +28,46 @@ def test_the_page_is_current() -> None:
         ("worker_device", "tpu"),
         ("worker_threads", "0"),
         ("log_level", "loud"),
+        ("drain_seconds", "1e300"),
+        ("max_body_bytes", "9" * 30),
+        ("host", "a b"),
+        ("fashion_mnist_url", "file:///etc"),
+        ("worker_queues", "gpu!"),
+        ("worker_queues", "a,a"),
+        ("worker_queues", "x" * 64),
+        ("redis_url", "amqp://host"),
+        ("database_url", "postgresql://host/d?pgbouncer=true"),
     ],
 )
 def test_nonsense_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"TRAIND_{name.upper()}", value)
     with pytest.raises(ValidationError, match=name):
         Settings()
+
+
+def test_the_message_is_one_line_with_variable_and_remedy_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("DATABASE_URL", "postgresql://me:hun@ter2@h/d"),
+        ("REDIS_URL", "hunter2"),
+        ("PORT", "hunter2"),
+    ):
+        monkeypatch.setenv(f"TRAIND_{name}", value)
+    with pytest.raises(InvalidSettings) as refused:
+        load()
+    for said in ("TRAIND_DATABASE_URL: ", "percent-encode", "TRAIND_REDIS_URL: ", "TRAIND_PORT: ", "correct or unset"):
+        assert said in str(refused.value)
+    assert "ter2" not in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    with pytest.raises(ValidationError) as raw:
+        Settings()
+    assert "ter2" not in str(raw.value)
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PORT", "DATABASE_URL", "CACHE_DIR"):
+        monkeypatch.setenv(f"TRAIND_{name}", "")
+    assert (load().port, load().database_url) == (8321, None)
+    assert load().cache_dir.name == "traind"
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -274,3 +274,23 @@ def test_values_are_what_they_were_before_json() -> None:
     assert series.values("last")[:2] == [1.0, -math.inf]
     assert math.isnan(series.values("last")[2])
     assert math.isnan(series.values("first")[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("ALL_PROXY", "socks5://me:hunter2@127.0.0.1:1", "socksio"),
+        ("HTTPS_PROXY", "foo://me:hunter2@h", "ALL_PROXY"),
+        ("SSL_CERT_FILE", "/nonexistent/ca", "SSL_CERT_FILE"),
+        ("SSL_CERT_FILE", "/etc/passwd", "SSL_CERT_FILE"),
+    ],
+)
+def test_an_environment_that_keeps_it_from_calling(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ApiError, match=said) as refused:
+        Client("https://traind.example", KEY)
+    assert refused.value.code == "client-environment"
+    assert "hunter2" not in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1

@@ -26,6 +26,8 @@ UNREACHABLE = "unreachable"
 """The call was never sent."""
 NO_ANSWER = "no-answer"
 """The call was sent at least once; whether it was carried out is not known."""
+CLIENT_ENVIRONMENT = "client-environment"
+"""A variable of the environment keeps the client from calling anybody."""
 Params = Sequence[tuple[str, str]]
 
 
@@ -41,13 +43,7 @@ class Http:
         self.url = str(base).rstrip("/")
         self._retries = retries
         self._backoff_seconds = backoff_seconds
-        self._client = httpx2.Client(
-            base_url=base,
-            headers={"Authorization": f"Bearer {api_key}", "User-Agent": "traind-client"},
-            timeout=httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, 5.0)),
-            follow_redirects=False,
-            trust_env=not _is_loopback(base.host),  # a proxy must not come between this machine and itself
-        )
+        self._client = _client(base, api_key, timeout_seconds=timeout_seconds)
 
     def close(self) -> None:
         self._client.close()
@@ -99,6 +95,33 @@ class Http:
         for attempt in range(self._retries):
             yield self._backoff_seconds * 2**attempt * random.uniform(0.75, 1.25)  # noqa: S311  # spreads callers, no secret
         yield None
+
+
+def _client(base: httpx2.URL, api_key: str, *, timeout_seconds: float) -> httpx2.Client:
+    """Raises ApiError (`client-environment`) if a variable of the proxy or the certificates cannot be used."""
+    try:
+        return httpx2.Client(
+            base_url=base,
+            headers={"Authorization": f"Bearer {api_key}", "User-Agent": "traind-client"},
+            timeout=httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, 5.0)),
+            follow_redirects=False,
+            trust_env=not _is_loopback(base.host),  # a proxy must not come between this machine and itself
+        )
+    except ImportError:
+        raise ApiError(
+            CLIENT_ENVIRONMENT, "a SOCKS proxy (ALL_PROXY, HTTPS_PROXY) needs the package socksio; install or unset it"
+        ) from None
+    except OSError as error:  # ssl.SSLError is one
+        reason = error.strerror or "no certificates"
+        raise ApiError(
+            CLIENT_ENVIRONMENT,
+            f"the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be read ({reason}); correct or unset them",
+        ) from None
+    except (ValueError, httpx2.InvalidURL):  # whose texts may hold a password
+        raise ApiError(
+            CLIENT_ENVIRONMENT,
+            "the proxy of ALL_PROXY, HTTP_PROXY or HTTPS_PROXY (or NO_PROXY) is not an address; correct or unset it",
+        ) from None
 
 
 def as_api_error(error: Exception, url: str) -> ApiError:
