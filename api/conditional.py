@@ -25,7 +25,7 @@ def matches(if_none_match: str | None, etag: str) -> bool:
     return etag in tags or "*" in tags
 
 
-def not_modified(if_none_match: str | None, version: int, response: Response) -> Response | None:
+def not_modified(if_none_match: str | None, version: int | str, response: Response) -> Response | None:
     """The answer 304 where the caller has this `version` already; else None, and `response` says which it is."""
     headers = {"ETag": f'"{version}"', "Cache-Control": "private, no-cache"}
     if matches(if_none_match, headers["ETag"]):

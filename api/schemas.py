@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from jobs.queries import ShownState, WorkerState
+from jobs.queries import ShownState, Waiting, WorkerState
 from jobs.states import Kind, Outcome
 
 NonFinite = Literal["nan", "inf", "-inf"]
@@ -63,6 +63,16 @@ class Failure(Answer):
     retryable: bool = False
 
 
+class WaitingFor(Answer):
+    """What a queued job waits for, if that is not its turn."""
+
+    reason: Waiting
+    """`worker`: none is alive; `queue`: none listens to its queue; `device`: none has its device; `health`: those that
+    could take it are ill; `back-off`: it starts again `until` then."""
+    message: str
+    until: datetime | None
+
+
 class JobLinks(Answer):
     """Paths of what belongs to the job."""
 
@@ -88,6 +98,8 @@ class Job(Answer):
     state: ShownState
     """`cancelling` and `pausing` are a running job of which that was asked."""
     phase: str | None
+    waiting_for: WaitingFor | None
+    """Null if no worker lacks: the job runs, has ended, or waits for its turn."""
     queue: str
     priority: int
     attempt: int
@@ -108,7 +120,7 @@ class Job(Answer):
     finished_at: datetime | None
     updated_at: datetime
     version: int
-    """Grows with every change; the ETag."""
+    """Grows with every change; the ETag is it and what the job waits for."""
     links: JobLinks
 
 

@@ -22,6 +22,7 @@ from api.schemas import (
     NonFinite,
     Progress,
     Summary,
+    WaitingFor,
     Worker,
 )
 from jobs import queries
@@ -44,6 +45,7 @@ def job_view(job: JobRow) -> Job:
         labels=job.labels,
         state=job.shown_state,
         phase=job.phase if job.state is State.RUNNING else None,
+        waiting_for=_waiting_view(job.waiting_for),
         queue=job.queue,
         priority=job.priority,
         attempt=job.attempt,
@@ -207,6 +209,12 @@ def _progress(job: JobRow) -> Progress:
         rate_steps_per_second=job.summary.get("rate"),
         eta_seconds=job.summary.get("eta_seconds") if running else None,
     )
+
+
+def _waiting_view(waiting: queries.WaitingFor | None) -> WaitingFor | None:
+    if waiting is None:
+        return None
+    return WaitingFor(reason=waiting.reason, message=waiting.message, until=waiting.until)
 
 
 def _held_view(job: queries.HeldJob) -> HeldJob:

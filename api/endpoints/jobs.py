@@ -145,7 +145,9 @@ def get_job(
     """The ETag is the job's version: a poll with `If-None-Match` is cheap while nothing changes."""
     with service.engine.begin() as connection:
         job = queries.get_job(connection, caller.project_id, job_id)
-    return not_modified(if_none_match, job.version, response) or job_view(job)
+    # What it waits for depends on the workers too, so it stands beside the version.
+    version = str(job.version) if job.waiting_for is None else f"{job.version}-{job.waiting_for.reason}"
+    return not_modified(if_none_match, version, response) or job_view(job)
 
 
 @router.get(

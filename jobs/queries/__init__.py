@@ -4,6 +4,7 @@
     history   a job's events, attempts and checkpoints
     checks    replays of a job, which are jobs of another kind
     workers   the list of workers, and what each holds
+    waiting   what a queued job waits for
 
 Each function takes the caller's project: what belongs to another does not exist. Postgres is the only source, and
 nothing here reads metric points: what lists show are the summary columns of the job.
@@ -21,6 +22,7 @@ from jobs.queries.history import (
     events,
 )
 from jobs.queries.jobs import JobPage, JobRow, get_job, list_jobs
+from jobs.queries.waiting import Waiting, WaitingFor
 from jobs.queries.workers import HeldJob, WorkerRow, WorkerState, list_workers
 from jobs.states import ShownState
 
@@ -34,6 +36,8 @@ __all__ = [
     "JobPage",
     "JobRow",
     "ShownState",
+    "Waiting",
+    "WaitingFor",
     "WorkerRow",
     "WorkerState",
     "attempts",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, select, tuple_
 
 from jobs.documents import clean_text, unpack_floats
 from jobs.errors import BadCursor, NotFound
+from jobs.queries.waiting import WaitingFor, waiting_for
 from jobs.states import ASKED, Kind, Request, ShownState, State, shown
 from jobs.tables import job
 
@@ -47,11 +48,15 @@ class JobRow:
     summary: dict[str, Any]
     """Of the metrics: "last" and "best" by key; NaN and infinities are floats here."""
     error: dict[str, Any] | None
+    not_before: datetime
+    """While queued: no worker takes it before."""
     version: int
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     updated_at: datetime
+    waiting_for: WaitingFor | None = None
+    """What a queued job waits for, if that is not its turn."""
 
     @property
     def shown_state(self) -> ShownState:
@@ -66,7 +71,7 @@ class JobPage:
     next_cursor: str | None
 
 
-_COLUMNS = [job.c[field.name] for field in fields(JobRow)]
+_COLUMNS = [job.c[field.name] for field in fields(JobRow) if field.name != "waiting_for"]
 
 
 def get_job(conn: Connection, project_id: int, job_id: UUID) -> JobRow:
@@ -75,7 +80,7 @@ def get_job(conn: Connection, project_id: int, job_id: UUID) -> JobRow:
     row = conn.execute(select(*_COLUMNS).where(*here)).one_or_none()
     if row is None:
         raise NotFound("job", job_id)
-    return _job(row)
+    return _explained(conn, [_job(row)])[0]
 
 
 def list_jobs(
@@ -102,7 +107,7 @@ def list_jobs(
         wanted.append(tuple_(job.c.created_at, job.c.id) < tuple_(*_decode_cursor(cursor)))
     newest = select(*_COLUMNS).where(*wanted).order_by(job.c.created_at.desc(), job.c.id.desc())
     rows = [_job(row) for row in conn.execute(newest.limit(limit + 1))]
-    page = tuple(rows[:limit])
+    page = tuple(_explained(conn, rows[:limit]))
     return JobPage(page, _encode_cursor(page[-1]) if len(rows) > limit else None)
 
 
@@ -110,6 +115,11 @@ def _job(row: Row[Any]) -> JobRow:
     known = row._asdict()
     parsed = {"state": State(row.state), "requested": Request(row.requested), "summary": unpack_floats(row.summary)}
     return JobRow(**(known | parsed))
+
+
+def _explained(conn: Connection, rows: list[JobRow]) -> list[JobRow]:
+    why = waiting_for(conn, rows)
+    return [replace(row, waiting_for=why[row.id]) if row.id in why else row for row in rows]
 
 
 def _shown_as(state: ShownState) -> ColumnElement[bool]:

@@ -13,12 +13,9 @@ from sqlalchemy import ColumnElement, Connection, Double, Row, Select, case, fun
 
 from jobs.documents import unpack_floats
 from jobs.lifecycle.lease import clock
-from jobs.lifecycle.workers import SEEN_SECONDS
+from jobs.queries.waiting import SILENT_SECONDS
 from jobs.states import Kind, State
 from jobs.tables import job, worker
-
-SILENT_SECONDS = 4 * SEEN_SECONDS
-"""A worker that was not seen for so long is silent: frozen, cut off, or dead."""
 
 
 class WorkerState(StrEnum):

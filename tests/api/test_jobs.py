@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import psycopg
@@ -12,6 +13,7 @@ from sqlalchemy import Engine
 from jobs.database import cluster_id
 from jobs.lifecycle.lease import Lease
 from jobs.lifecycle.work import crash, finish, record_fingerprint, record_progress
+from jobs.lifecycle.workers import register_worker, stop_worker
 from jobs.notify import requests_channel
 from jobs.states import State
 from tests.api.project import Project
@@ -89,6 +91,26 @@ def test_a_poll_of_an_unchanged_job_has_no_body(project: Project) -> None:
     changed = project.http.get(path, headers={"If-None-Match": etag})
     assert changed.status_code == 200
     assert changed.headers["ETag"] == f'"{changed.json()["version"]}"' != etag
+
+
+def test_a_job_says_what_it_waits_for_and_a_poll_sees_it_change(project: Project) -> None:
+    """Though its version does not grow."""
+    job = project.submit(resources={"queue": project.queue, "device": "cuda"})
+    path = job["links"]["self"]
+    assert job["waiting_for"]["reason"] in ("worker", "queue")
+    before = project.http.get(path)
+    with project.engine.begin() as conn:
+        worker_id = uuid4()
+        register_worker(conn, worker_id=worker_id, name="w", device="cpu", queues=[project.queue], versions={})
+    after = project.http.get(path, headers={"If-None-Match": before.headers["ETag"]})
+    assert after.status_code == 200
+    message = f"no live worker of the queue {project.queue} has the device cuda"
+    assert after.json()["waiting_for"] == {"reason": "device", "message": message, "until": None}
+    assert after.json()["version"] == before.json()["version"]
+    (listed,) = project.http.get("/v1/jobs").json()["jobs"]
+    assert listed["waiting_for"] == after.json()["waiting_for"]
+    with project.engine.begin() as conn:
+        stop_worker(conn, worker_id)
 
 
 def test_pages_lead_through_all_jobs_newest_first(project: Project) -> None:

@@ -90,7 +90,16 @@ def _row(job: Job) -> tuple[object, ...]:
     steps = f"{job.progress.step}/{job.progress.total_steps}", job.progress.saved_step
     names = [part.get("name", "") for part in parts]
     values = (last(job, "val/loss"), last(job, "val/accuracy"))
-    return (job.id, job.name, job.state, *names, number(parts[2].get("lr")), *steps, *values, when(job.created_at))
+    return (
+        job.id,
+        job.name,
+        job.state_and_reason,
+        *names,
+        number(parts[2].get("lr")),
+        *steps,
+        *values,
+        when(job.created_at),
+    )
 
 
 def _details(job: Job) -> Iterator[tuple[str, object]]:
@@ -101,6 +110,8 @@ def _details(job: Job) -> Iterator[tuple[str, object]]:
     yield "name", job.name
     yield "labels", " ".join(f"{key}={value}" for key, value in job.labels.items())
     yield "state", job.state
+    if job.waiting_for is not None:
+        yield "waits", job.waiting_for.message
     if job.error is not None:
         yield "error", f"{job.error.code}: {job.error.message}"
     yield "attempt", f"{job.attempt} ({job.crash_count} of at most {job.max_attempts} crashed)"

@@ -62,22 +62,23 @@ class Board:
     def _line(self, job: Job) -> None:
         state, step, at = self._said.get(job.id, ("", 0, 0.0))
         now = time.monotonic()
-        if job.state == state and (job.progress.step == step or now - at < self._line_seconds):
+        if job.state_and_reason == state and (job.progress.step == step or now - at < self._line_seconds):
             return
-        self._said[job.id] = (job.state, job.progress.step, now)
+        self._said[job.id] = (job.state_and_reason, job.progress.step, now)
         name, shown, steps, loss, accuracy, rate, eta = cells(job)
         parts = [name, shown, f"step {steps}"]
         parts += [
             f"{label} {value}" for label, value in (("loss", loss), ("accuracy", accuracy), ("ETA", eta)) if value
         ]
         parts += [f"{rate} steps/s"] if rate else []
+        parts += [] if job.waiting_for is None else [printable(job.waiting_for.message)]
         self._console.print("  ".join(parts))
 
 
 def cells(job: Job) -> tuple[str, str, str, str, str, str, str]:
     """Name, state (what a running job does where that is not training), step, loss, accuracy, steps per second, ETA."""
     progress = job.progress
-    state = job.phase if job.state == "running" and job.phase not in (None, "train") else job.state
+    state = job.phase if job.state == "running" and job.phase not in (None, "train") else job.state_and_reason
     rate = progress.rate_steps_per_second
     return (
         printable(job.name or job.id[:SHORT_ID]),

@@ -62,6 +62,14 @@ class JobError(Answer):
     retryable: bool = False
 
 
+class WaitingFor(Answer):
+    """What a queued job waits for: `reason` in a word (worker, queue, device, health, back-off), and in a sentence."""
+
+    reason: str
+    message: str = ""
+    until: AwareDatetime | None = None
+
+
 class Job(Answer):
     """A job: its spec, its state, how far it is. `state` is `cancelling` or `pausing` while that is asked for."""
 
@@ -70,6 +78,8 @@ class Job(Answer):
     labels: dict[str, str] = {}
     state: str
     phase: str | None = None
+    waiting_for: WaitingFor | None = None
+    """None if no worker lacks: the job runs, has ended, or waits for its turn."""
     queue: str = "default"
     priority: int = 0
     attempt: int = 0
@@ -93,6 +103,11 @@ class Job(Answer):
     def final(self) -> bool:
         """Whether the job has ended; its state then changes only by an explicit retry."""
         return self.state in FINAL_STATES
+
+    @property
+    def state_and_reason(self) -> str:
+        """The state, and for a queued job what it waits for: "queued (waiting: device)"."""
+        return self.state if self.waiting_for is None else f"{self.state} (waiting: {self.waiting_for.reason})"
 
 
 class Event(Answer):

@@ -253,12 +253,13 @@ def _wait(
     poll_seconds: float,
 ) -> R:
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-    version = None
+    known: object = None
     while True:
         seen = _patiently(look)
-        if on_update and seen.version != version:
+        now = seen.version, getattr(seen, "waiting_for", None)
+        if on_update and now != known:
             on_update(seen)
-        version = seen.version
+        known = now
         if seen.final:
             return seen
         if deadline is not None and time.monotonic() + poll_seconds > deadline:

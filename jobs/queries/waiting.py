@@ -1,0 +1,90 @@
+"""Why a queued job does not start, if the reason is not that all workers are busy. Called by `jobs.queries.jobs`.
+
+Told from the table of workers in one query for all jobs of a page, and in none if no job is queued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, func, select
+
+from jobs.lifecycle.lease import after
+from jobs.lifecycle.workers import SEEN_SECONDS
+from jobs.states import State
+from jobs.tables import worker
+from traind.spec import Device
+
+if TYPE_CHECKING:
+    from jobs.queries.jobs import JobRow
+
+SILENT_SECONDS = 4 * SEEN_SECONDS
+"""A worker that was not seen for so long is silent: frozen, cut off, or dead."""
+
+
+class Waiting(StrEnum):
+    """What a queued job waits for."""
+
+    WORKER = "worker"
+    QUEUE = "queue"
+    DEVICE = "device"
+    HEALTH = "health"
+    BACK_OFF = "back-off"
+
+
+@dataclass(frozen=True)
+class WaitingFor:
+    """The reason, in a word and in a sentence; `until` for a back-off."""
+
+    reason: Waiting
+    message: str
+    until: datetime | None = None
+
+
+Condition = tuple[Waiting, Callable[[Row[Any]], bool], str]
+
+
+def waiting_for(conn: Connection, jobs: Sequence[JobRow]) -> dict[UUID, WaitingFor]:
+    """What each queued job of `jobs` waits for; a job that only waits for its turn is not among the keys."""
+    queued = [job for job in jobs if job.state is State.QUEUED]
+    if not queued:
+        return {}
+    live = conn.execute(_live()).all()
+    told = ((job.id, _why(job, live)) for job in queued)
+    return {job_id: why for job_id, why in told if why is not None}
+
+
+def _live() -> Any:
+    """The kinds of workers that are alive, not each of them; `now` is the database's clock."""
+    kind = (worker.c.queues, worker.c.device, worker.c.trouble.is_(None).label("healthy"))
+    seen = worker.c.stopped_at.is_(None) & (worker.c.last_seen_at > after(-SILENT_SECONDS))
+    return select(*kind, func.now().label("now")).where(seen).group_by(*kind)
+
+
+def _why(job: JobRow, live: Sequence[Row[Any]]) -> WaitingFor | None:
+    if not live:
+        return WaitingFor(Waiting.WORKER, "no worker is alive")
+    able = live
+    for reason, able_to, message in _conditions(job):
+        able = [kind for kind in able if able_to(kind)]
+        if not able:
+            return WaitingFor(reason, message)
+    if job.not_before > live[0].now:
+        return WaitingFor(Waiting.BACK_OFF, "it waits for a while after its last attempt", job.not_before)
+    return None
+
+
+def _conditions(job: JobRow) -> Iterator[Condition]:
+    """What a worker needs to take the job; the message says that no worker has it."""
+    yield Waiting.QUEUE, lambda kind: job.queue in kind.queues, f"no live worker listens to the queue {job.queue}"
+    yield (
+        Waiting.DEVICE,
+        lambda kind: job.device in (Device.AUTO, kind.device),
+        f"no live worker of the queue {job.queue} has the device {job.device}",
+    )
+    yield Waiting.HEALTH, lambda kind: kind.healthy, "every worker that could take it is ill; `traind workers` says why"
