@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from api import errors, openapi
 from api.access import Access
-from api.endpoints import catalog, checkpoints, checks, health, jobs, metrics, verbs, workers
+from api.endpoints import catalog, checkpoints, checks, deletion, health, jobs, metrics, verbs, workers
 from api.service import Service
 from jobs.settings import Settings
 
@@ -45,7 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    for endpoints in (jobs, verbs, metrics, checkpoints, checks, workers, catalog, health):
+    for endpoints in (jobs, verbs, metrics, checkpoints, deletion, checks, workers, catalog, health):
         app.include_router(endpoints.router)
     errors.install(app)
     openapi.install(app)

@@ -56,6 +56,7 @@ KINDS: Mapping[str, Kind] = {
     "metric-not-found": Kind(404, "The job has no such metric"),
     "method-not-allowed": Kind(405, "The resource does not know this method"),
     "state-conflict": Kind(409, "The job's state forbids this"),
+    "in-use": Kind(409, "Something that has not ended needs it"),
     "checkpoint-incomplete": Kind(409, "The checkpoint is still being written"),
     "body-too-large": Kind(413, "The body is too large"),
     "unsupported-media-type": Kind(415, "The body has another type"),

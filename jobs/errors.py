@@ -4,6 +4,7 @@
     └── JobsError
         ├── NotFound              no such thing in this project
         ├── StateConflict         the job's state forbids the verb; says the state and what is possible
+        ├── InUse                 something that has not ended needs what was to be deleted
         ├── IdempotencyConflict   the key was used before, with another body
         ├── Fenced                a worker's lease is no longer good: what it wanted to write is dropped
         ├── IncompleteUpload      a checkpoint was called complete before all its chunks were there
@@ -53,6 +54,12 @@ class StateConflict(JobsError):
         self.possible = tuple(possible)
         rest = f"; possible now: {', '.join(self.possible)}" if self.possible else ""
         super().__init__(f"cannot {verb} a {what} that is {state}{rest}")
+
+
+class InUse(JobsError):
+    """What was to be deleted is needed by something that has not ended; the message says by what."""
+
+    code = "in-use"
 
 
 class IdempotencyConflict(JobsError):

@@ -194,7 +194,10 @@ def _enter(
     conn: Connection, kind: Kind, task: dict[str, Any], *, total_steps: int, key: str | None, asked: list[Any]
 ) -> Submitted:
     """The job that does it, and its task."""
-    subject = conn.execute(select(job).where(job.c.id == task["subject_job_id"])).one()
+    here = select(job).where(job.c.id == task["subject_job_id"])
+    subject = conn.execute(here.with_for_update(read=True, key_share=True)).one_or_none()
+    if subject is None:
+        raise NotFound("job", task["subject_job_id"])
     digest = hashlib.sha256(json.dumps([kind, *asked]).encode()).digest()
     check_id = uuid7()
     created = enter(

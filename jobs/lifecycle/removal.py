@@ -1,4 +1,4 @@
-"""Removal: interval checkpoints that are kept no longer, and what a user deletes.
+"""Removal: interval checkpoints that are kept no longer. What a user deletes is in `jobs.lifecycle.delete`.
 
 Rows go at once, their blobs are marked `deleting` in the same transaction; `jobs.garbage` then removes the bytes, and
 may stop anywhere.
@@ -32,10 +32,10 @@ def prune(conn: Connection, row: AnyRow, needed: int | None = None) -> list[int]
     line, c = cuts(row.id), checkpoint.c
     surplus = or_(c.step < min(each.step for each in kept), c.step > line.c.cut)
     query = select(c.id).join(line, line.c.number == c.attempt)
-    query = query.where(c.job_id == row.id, c.complete, c.kind == "interval", ~c.pinned, surplus, ~_checked())
+    query = query.where(c.job_id == row.id, c.complete, c.kind == "interval", ~c.pinned, surplus, ~checked())
     if needed is not None:
         query = query.where(c.step != needed)
-    return _remove(conn, list(conn.execute(query).scalars()))
+    return remove_rows(conn, list(conn.execute(query).scalars()))
 
 
 def _newest(row: AnyRow, number: int) -> Select[int, int]:
@@ -45,14 +45,14 @@ def _newest(row: AnyRow, number: int) -> Select[int, int]:
     return query.where(c.job_id == row.id, usable).order_by(c.step.desc(), c.attempt.desc()).limit(number)
 
 
-def _checked() -> ColumnElement[bool]:
+def checked() -> ColumnElement[bool]:
     """Whether a check that has not ended needs the checkpoint."""
     waits = select(check_run.c.id).join(job, job.c.id == check_run.c.id).where(job.c.state.not_in(FINAL))
     named = or_(check_run.c.checkpoint_id == checkpoint.c.id, check_run.c.from_checkpoint_id == checkpoint.c.id)
     return waits.where(named).correlate(checkpoint).exists()
 
 
-def _remove(conn: Connection, checkpoint_ids: Sequence[int]) -> list[int]:
+def remove_rows(conn: Connection, checkpoint_ids: Sequence[int]) -> list[int]:
     """Remove the rows, and mark the blobs."""
     if not checkpoint_ids:
         return []

@@ -95,6 +95,9 @@ def test_nothing_of_another_project_exists(project: Project, other: Project) -> 
         assert other.http.get(path).status_code == 404, path
     for path in asks:
         assert other.http.post(path).status_code == 404, path
+    for path in (job["links"]["self"], f"/v1/checkpoints/{checkpoint}"):
+        answers = other.http.delete(path), project.http.get(path)
+        assert [answer.status_code for answer in answers] == [404, 200], path
     assert other.http.get("/v1/jobs").json()["jobs"] == []
     assert project.http.get(job["links"]["self"]).json()["state"] == "running"
 

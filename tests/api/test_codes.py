@@ -42,6 +42,11 @@ def ended(p: Project) -> httpx2.Response:
     return p.http.post(job["links"]["cancel"])
 
 
+def goes_on_from_it(p: Project) -> httpx2.Response:
+    p.submit()
+    return p.http.delete(f"/v1/checkpoints/{p.checkpoint(p.start(), step=1)}")
+
+
 def too_large(p: Project) -> httpx2.Response:
     """70,000 parameters x 60,000 samples: 240 steps and no more."""
     data = {"dataset": {"name": "synthetic_classification", "n_samples": 75_000, "n_features": 512}}
@@ -69,6 +74,7 @@ PROVOKED: dict[str, Callable[[Project], httpx2.Response]] = {
     "metric-not-found": lambda p: p.http.get(p.submit()["links"]["metrics"], params={"key": "x"}),
     "method-not-allowed": lambda p: p.http.delete("/v1/jobs"),
     "state-conflict": ended,
+    "in-use": goes_on_from_it,
     "checkpoint-incomplete": lambda p: content(p, complete=False),
     "body-too-large": lambda p: p.http.post("/v1/jobs", json=SPEC | {"name": "x" * 1_048_576}),
     "unsupported-media-type": lambda p: p.http.post("/v1/jobs", content="{}"),

@@ -40,6 +40,7 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         "pause",
         "resume",
         "retry",
+        "rm",
         "events",
         "metrics",
         "checkpoints",

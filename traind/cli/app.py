@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from traind.cli import catalogue, checkpoints, checks, jobs, metrics, output, submit, verbs, watch, workers
+from traind.cli import catalogue, checkpoints, checks, jobs, metrics, output, removal, submit, verbs, watch, workers
 from traind.cli.errors import FAILED, INTERRUPTED, USAGE, CliError
 from traind.errors import ApiError, InvalidSpec, TraindError
 
@@ -56,7 +56,7 @@ def build() -> typer.Typer:
         no_args_is_help=True,
     )
     app.callback()(top)
-    for module in (submit, watch, jobs, verbs, metrics, checkpoints, checks, workers, catalogue):
+    for module in (submit, watch, jobs, verbs, removal, metrics, checkpoints, checks, workers, catalogue):
         module.register(app)
     for entry in entry_points(group=COMMANDS_GROUP):
         try:

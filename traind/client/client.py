@@ -112,6 +112,17 @@ class Client:
         """
         return self._ask(job_id, "retry", [("from", start)], repeat_lost=False)
 
+    def delete(self, job_id: JobId) -> None:
+        """Delete a job that has ended, with its checkpoints, metrics and checks.
+
+        Raises ApiError: not-found (also where it was deleted, and the answer lost), state-conflict or in-use.
+        """
+        self._http.json("DELETE", _job_path(job_id))
+
+    def delete_checkpoint(self, checkpoint_id: int) -> None:
+        """Delete a checkpoint. Raises ApiError: not-found, or in-use while a job goes on from it."""
+        self._http.json("DELETE", f"/v1/checkpoints/{int(checkpoint_id)}")
+
     def _ask(
         self, job_id: JobId, verb: str, params: Sequence[tuple[str, str]] = (), *, repeat_lost: bool = True
     ) -> Job:

@@ -58,7 +58,7 @@ class Http:
         headers: Mapping[str, str] | None = None,
         repeat_lost: bool = True,
     ) -> Any:
-        """The JSON of the answer. Raises ApiError for anything but a 2xx with JSON in it.
+        """The JSON of the answer, None of a DELETE. Raises ApiError for anything but a 2xx with JSON in it.
 
         `repeat_lost`: whether the call is repeated where it may have been carried out, its answer lost.
         """
@@ -175,6 +175,8 @@ def _document(answer: httpx2.Response) -> dict[str, Any]:
 def _json_of(answer: httpx2.Response) -> Any:
     if not answer.is_success:
         raise problem(answer)
+    if answer.status_code == 204 and answer.request.method == "DELETE":
+        return None
     try:
         return answer.json()
     except (ValueError, RecursionError):

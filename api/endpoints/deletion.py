@@ -1,0 +1,72 @@
+"""Deleting: a job that has ended, or a checkpoint. Their bytes are removed after the answer, and by every worker."""
+
+from __future__ import annotations
+
+import threading
+from typing import Annotated
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, BackgroundTasks, Depends, Path
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.auth import Writer
+from api.body import no_input
+from api.openapi import problems
+from api.service import ServiceDep
+from jobs.garbage import collect
+from jobs.lifecycle.delete import delete_checkpoint, delete_job
+
+router = APIRouter(prefix="/v1")
+log = structlog.get_logger(__name__)
+_collecting = threading.Lock()
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    status_code=204,
+    operation_id="delete_job",
+    summary="Delete a job that has ended",
+    tags=["jobs"],
+    responses=problems("not-found", "state-conflict", "in-use", "invalid-parameter"),
+    dependencies=[Depends(no_input)],
+)
+def delete_job_(caller: Writer, service: ServiceDep, job_id: UUID, later: BackgroundTasks) -> None:
+    """All that it owns goes with it: checkpoints, metrics, events, checks. Its Idempotency-Key is free again."""
+    with service.engine.begin() as connection:
+        delete_job(connection, project_id=caller.project_id, job_id=job_id)
+    later.add_task(_collect, service.engine)
+
+
+@router.delete(
+    "/checkpoints/{checkpoint_id}",
+    status_code=204,
+    operation_id="delete_checkpoint",
+    summary="Delete a checkpoint",
+    tags=["checkpoints"],
+    responses=problems("not-found", "in-use", "invalid-parameter"),
+    dependencies=[Depends(no_input)],
+)
+def delete_checkpoint_(
+    caller: Writer,
+    service: ServiceDep,
+    checkpoint_id: Annotated[int, Path(ge=1, le=2**63 - 1)],
+    later: BackgroundTasks,
+) -> None:
+    """Refused while its job goes on from it, or while a check needs it."""
+    with service.engine.begin() as connection:
+        delete_checkpoint(connection, project_id=caller.project_id, checkpoint_id=checkpoint_id)
+    later.add_task(_collect, service.engine)
+
+
+def _collect(engine: Engine) -> None:
+    """Remove the bytes now; what one call leaves, a worker's housekeeping or `traind gc` removes."""
+    if not _collecting.acquire(blocking=False):
+        return
+    try:
+        collect(engine)
+    except SQLAlchemyError as error:
+        log.warning("deleted checkpoints are left to housekeeping", error=type(error).__name__)
+    finally:
+        _collecting.release()
