@@ -13,7 +13,7 @@ import structlog
 from fastapi import Depends, Request
 
 from api.key_cache import KeyCache
-from jobs.database import API_POOL_SIZE, cluster_id, make_engine
+from jobs.database import API_POOL_SIZE, cluster_id, make_patient_engine
 from jobs.doorbell import Doorbell
 from jobs.notify import notify_request
 from jobs.settings import Settings
@@ -34,8 +34,11 @@ class Service:
             )
         self.settings = settings
         self.redis_url = settings.redis_url.get_secret_value()
-        self.engine = make_engine(
-            settings.database_url.get_secret_value(), application_name="traind-api", pool_size=API_POOL_SIZE
+        self.engine = make_patient_engine(
+            settings.database_url.get_secret_value(),
+            application_name="traind-api",
+            pool_size=API_POOL_SIZE,
+            patience_seconds=settings.database_timeout_seconds,
         )
         self.keys = KeyCache()
 

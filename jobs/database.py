@@ -22,6 +22,7 @@ from sqlalchemy import URL, Connection, Engine, ExceptionContext, NullPool, crea
 from sqlalchemy.exc import ArgumentError, OperationalError
 
 import migrations
+from jobs.patience import bound, server_limits
 from jobs.tables import meta
 
 IDLE_IN_TRANSACTION_SECONDS = 10
@@ -38,6 +39,27 @@ _KEEPALIVE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
+
+
+def make_patient_engine(url: str, *, application_name: str, pool_size: int, patience_seconds: float) -> Engine:
+    """An engine that raises OperationalError or TimeoutError instead of waiting for longer than about
+    `patience_seconds`: for a statement, a lock, a free connection, or a server that is frozen. Raises ValueError.
+    """
+    address, arguments = connect_arguments(url)
+    arguments["application_name"] = application_name
+    arguments["connect_timeout"] = max(2, math.ceil(patience_seconds))
+    arguments["options"] = f"{arguments['options']} {server_limits(patience_seconds)}"
+    engine = create_engine(
+        address,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=patience_seconds,
+        pool_pre_ping=True,
+        connect_args=arguments,
+        hide_parameters=True,
+    )
+    bound(engine, patience_seconds)
+    return engine
 
 
 def make_engine(url: str, *, application_name: str, pool_size: int = 5, silence_seconds: float | None = None) -> Engine:

@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     """How long a job that is to be paused may take for its step and its checkpoint; then it is paused as of the last
     complete one."""
 
+    database_timeout_seconds: Annotated[float, Field(ge=0.5, le=300, allow_inf_nan=False)] = 5.0
+    """How long the api waits for Postgres: for a statement, a lock, a connection. Then it answers 503. A Postgres that
+    is frozen costs a request about twice as long."""
     max_body_bytes: Annotated[int, Field(ge=1_024, le=2**30)] = 1_048_576
     """Largest request body; a larger one is refused with 413."""
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:%-]{1,253}$")] = "127.0.0.1"

@@ -54,6 +54,7 @@ SEEN_BY = {
     "The last worker": f"{WORKER}test_lost_worker.py::test_the_last_worker_is_gone",
     "Postgres is restarted": f"{WORKER}test_outage.py::test_postgres_is_restarted_twice",
     "Postgres is away": f"{WORKER}test_outage.py::test_postgres_is_away_for_longer_than_a_lease",
+    "Postgres hangs": "tests/api/test_hanging_database.py::test_a_locked_table_and_a_frozen_server",
     "Postgres only reads": f"{WORKER}test_outage.py::test_postgres_only_reads_for_a_while",
     "Postgres has no": f"{WORKER}test_outage.py::test_postgres_has_no_connection_left",
     "The database is of": "tests/api/test_codes.py::test_a_database_that_is_not_migrated_is_not_ready",

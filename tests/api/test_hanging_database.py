@@ -1,0 +1,72 @@
+"""A Postgres that hangs is answered for with 503 within a bound, and requests work again once it goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+import psycopg
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine, text
+from structlog.testing import capture_logs
+
+from api.app import create_app
+from jobs.keys import create
+from jobs.settings import Settings
+
+
+@pytest.fixture
+def key(engine: Engine, project_id: int) -> dict[str, str]:
+    with engine.begin() as conn:
+        return {"Authorization": f"Bearer {create(conn, project_id, name='test', scopes=['read'])}"}
+
+
+def test_a_locked_table_and_a_frozen_server(
+    database_url: str, redis_url: str, engine: Engine, key: dict[str, str]
+) -> None:
+    settings = Settings(database_url=database_url, redis_url=redis_url, database_timeout_seconds=1)  # type: ignore[arg-type]
+    with capture_logs(), TestClient(create_app(settings)) as client:
+        assert client.get("/v1/jobs", headers=key).status_code == 200
+        with psycopg.connect(database_url) as other:
+            other.execute("LOCK TABLE job IN ACCESS EXCLUSIVE MODE")
+            _refused(client, "/v1/jobs", key)
+        assert client.get("/v1/jobs", headers=key).status_code == 200
+        backends = _backends(engine)
+        for pid in backends:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            _refused(client, "/v1/jobs", key)
+        finally:
+            for pid in backends:
+                os.kill(pid, signal.SIGCONT)
+        assert client.get("/v1/jobs", headers=key).status_code == 200
+        assert client.get("/readyz").status_code == 200
+
+
+def _refused(client: TestClient, path: str, key: dict[str, str]) -> None:
+    before = time.monotonic()
+    answer = client.get(path, headers=key)
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "database-unavailable"
+    assert time.monotonic() - before < 10
+
+
+def _backends(engine: Engine) -> list[int]:
+    """The api's backends and the postmaster, the latter last. Skips if the server is on another machine."""
+    with engine.connect() as conn:
+        found = (
+            conn.execute(
+                text(
+                    "SELECT pid FROM pg_stat_activity WHERE application_name = 'traind-api'"
+                    " AND datname = current_database()"
+                )
+            )
+            .scalars()
+            .all()
+        )
+    if not found or not all(psutil.pid_exists(pid) for pid in found):
+        pytest.skip("the server is not on this machine")
+    return [*found, psutil.Process(found[0]).ppid()]
