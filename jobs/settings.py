@@ -19,8 +19,15 @@ Seconds = Annotated[float, Field(gt=0, le=WEEK_SECONDS, allow_inf_nan=False)]
 QUEUES = {"cpu": ("default",), "cuda": ("cuda", "default")}
 
 
+NO_HOME = Path("/proc/no-home-folder")
+"""In place of a home folder, for a user who has none (no HOME, no entry in passwd): nothing can be made there."""
+
+
 def _cache_dir() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "traind"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "traind"
+    except RuntimeError:  # the api needs no such folder; who does says that it is missing
+        return NO_HOME / "traind"
 
 
 class InvalidSettings(TraindError):
@@ -136,6 +143,16 @@ class Settings(BaseSettings):
                 )
         if len(set(value)) < len(value):
             raise ValueError("a queue is named twice")
+        return value
+
+    @field_validator("fashion_mnist_dir", "cache_dir", "scratch_dir")
+    @classmethod
+    def _utf8(cls, value: Path) -> Path:
+        """Such a path travels as JSON to the trainer."""
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            raise ValueError("the path is not UTF-8; choose a folder with another name") from None
         return value
 
     @field_validator("heartbeat_seconds")

@@ -1,6 +1,6 @@
 """Where a local service lives and how it is found: the data folder and `service.json` in it.
 
-`traind up` writes the file, the CLI reads it. Standard library only, so that the CLI starts quickly; what the
+`traind up` writes the file, the CLI reads it. Only the errors are imported, so that the CLI starts quickly; what the
 folder holds besides is the business of `local`.
 """
 
@@ -14,7 +14,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from traind.errors import TraindError
+
 FILE_NAME = "service.json"
+
+
+class NoHome(TraindError):
+    """The user has no home folder to look for the service in."""
+
+    code = "no-home"
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class ServiceInfo:
 
 def locate(explicit: Path | str | None = None, *, environ: Mapping[str, str] = os.environ) -> Path:
     """The data folder, absolute: `explicit`, else TRAIND_DATA_DIR, else /var/lib/traind for root and
-    XDG_DATA_HOME/traind (~/.local/share/traind) for everybody else. Need not exist.
+    XDG_DATA_HOME/traind (~/.local/share/traind) for everybody else. Need not exist. Raises NoHome.
     """
     chosen = explicit or environ.get("TRAIND_DATA_DIR")
     if chosen:
@@ -43,7 +51,10 @@ def locate(explicit: Path | str | None = None, *, environ: Mapping[str, str] = o
     if os.geteuid() == 0:
         return Path("/var/lib/traind")
     home = environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(home).expanduser() / "traind"
+    try:
+        return Path(home).expanduser() / "traind"
+    except RuntimeError:
+        raise NoHome("this user has no home folder: give --data-dir, or set TRAIND_DATA_DIR or HOME") from None
 
 
 def read(data_dir: Path) -> ServiceInfo | None:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import OperationalError
 from jobs.log import configure
 from jobs.settings import InvalidSettings, load
 from worker.app import hang_up, listen, make_app
-from worker.health import default_name
+from worker.health import MOST_NAME_CHARACTERS, default_name
 from worker.host import CannotStart, Host, open_host
 from worker.process import WarmUpFailed, warm_up
 from worker.rounds import housekeeping, reaper, sign_of_life, watchdog
@@ -105,8 +105,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _name(given: str) -> str:
-    if not re.fullmatch(r"[\w.-]{1,63}", given):
-        raise argparse.ArgumentTypeError("a name has letters, digits, '_', '.' and '-', at most 63 of them")
+    if not re.fullmatch(rf"[\w.-]{{1,{MOST_NAME_CHARACTERS}}}", given, re.ASCII):
+        raise argparse.ArgumentTypeError("a name has ASCII letters, digits, '_', '.' and '-', at most 63 of them")
     return given
 
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from jobs.settings import InvalidSettings, load
 from worker.clock import boottime
 
 FRESH_SECONDS = 30.0
+MOST_NAME_CHARACTERS = 63
+"""As in a name of a host, or an application_name of Postgres."""
 
 
 def default_name() -> str:
-    """The name of a worker that was given none: its machine's."""
-    return platform.node() or "worker"
+    """The name of a worker that was given none: its machine's, cut to what a name may be."""
+    return re.sub(r"[^\w.-]", "-", platform.node(), flags=re.ASCII)[:MOST_NAME_CHARACTERS] or "worker"
 
 
 def write_health(scratch_dir: Path, name: str, *, trouble: str | None = None) -> None:

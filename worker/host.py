@@ -18,7 +18,7 @@ from jobs.database import WORKER_POOL_SIZE, cluster_id, make_engine
 from jobs.doorbell import Doorbell
 from jobs.lifecycle.lease import holder_name
 from jobs.lifecycle.workers import register_worker, stop_worker
-from jobs.settings import Settings
+from jobs.settings import NO_HOME, Settings
 from worker.condition import Condition
 from worker.cores import usable_cores
 from worker.scratch import Scratch, own_folder
@@ -96,6 +96,8 @@ def open_host(settings: Settings, *, database_url: str, redis_url: str, name: st
 
 
 def _scratch(stack: ExitStack, scratch_dir: Path, worker_id: UUID) -> Scratch:
+    if NO_HOME in scratch_dir.parents:
+        raise CannotStart("this user has no home folder: set HOME, or TRAIND_SCRATCH_DIR and TRAIND_CACHE_DIR")
     try:
         return stack.enter_context(own_folder(scratch_dir, worker_id))
     except OSError as error:
