@@ -457,7 +457,7 @@ class Training(Part):
     checkpoint_every: Count | None = None
     """Steps between checkpoints; only the last step's where it is not given."""
     log_every: Count = 1
-    """Steps per recorded point of the training metrics; a point is the mean over its steps."""
+    """Steps per recorded point of the training metrics; a point is the mean over their samples."""
     telemetry_every: Count | None = None
     """Steps between measurements of the optimizer, for each param group: the norms of gradient and update, the update's
     ratio to the weights, quantiles of Adam's effective rate. Nothing is measured where it is not given."""

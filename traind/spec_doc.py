@@ -71,7 +71,7 @@ for the first entry of `param_groups`, `/2` for the second and so on: `lr/1`, `o
 | key | recorded | value |
 |---|---|---|
 | `train/loss` | every `log_every` steps | Mean over these steps. |
-| `train/accuracy` | every `log_every` steps | Of the samples trained on, mean over these steps; classes only. |
+| `train/accuracy` | every `log_every` steps | Mean over the samples of these steps; classes only. |
 | `grad_norm` | every `log_every` steps, with `grad_clip_norm` | L2 norm of the whole gradient before clipping, mean \
 over these steps. |
 | `lr` | every `log_every` steps | Learning rate of the last of them. |

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from math import isnan, nan
+from math import inf, isnan, nan
 from time import perf_counter
 
 import pytest
@@ -51,6 +51,30 @@ def test_a_point_is_the_mean_of_its_window() -> None:
     assert found.take() is None
 
 
+def test_a_smaller_last_batch_counts_by_its_samples() -> None:
+    """1,440 samples in full batches of 32, then 2: the epoch's loss is that of 1,442 samples."""
+    found = recorder(46, accuracy=True)
+    for step in range(1, 46):
+        found.add(step, 1.0, 0.5)
+    found.add(46, 722.0, 0.0, share=2 / 32)
+    columns = taken(found).columns
+    assert columns["train/loss"]["values"] == pytest.approx([(1_440 * 1.0 + 2 * 722.0) / 1_442])
+    assert columns["train/accuracy"]["values"] == pytest.approx([1_440 * 0.5 / 1_442])
+
+
+def test_a_window_of_one_small_batch_is_its_very_value() -> None:
+    found = recorder(1)
+    found.add(1, 0.1, share=1 / 3)
+    assert taken(found).columns["train/loss"]["values"] == [0.1]
+
+
+def test_the_open_window_of_an_older_release_goes_on() -> None:
+    found = recorder(4)
+    found.restore({"sums": {"train/loss": 6.0}, "count": 3, "summary": {"last": {}, "best": {}}})
+    found.add(4, 2.0)
+    assert taken(found).columns["train/loss"]["values"] == [2.0]
+
+
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40), st.integers(1, 7), st.integers(0, 40))
 def test_a_window_goes_on_where_a_checkpoint_left_it(losses: list[float], log_every: int, cut: int) -> None:
     whole, first, second = recorder(log_every), recorder(log_every), recorder(log_every)
@@ -72,14 +96,15 @@ def _points(found: Recorder) -> dict[int, float]:
     return dict(zip(column["steps"], column["values"], strict=True))
 
 
-def test_nan_is_a_point_like_any_other_but_plain_json_in_the_summary() -> None:
+def test_what_is_not_finite_is_a_point_like_any_other_and_never_the_best() -> None:
     found = recorder()
     found.add(1, nan)
-    found.add_evaluation(1, {"val/loss": nan})
+    found.add_evaluation(1, {"val/loss": inf})
     metrics = taken(found)
     assert isnan(metrics.columns["train/loss"]["values"][0])
-    assert isnan(metrics.columns["val/loss"]["values"][0])
-    assert metrics.summary == {"last": {"train/loss": None, "lr": 0.5, "val/loss": None}, "best": {}}
+    assert metrics.columns["val/loss"]["values"] == [inf]
+    assert isnan(metrics.summary["last"].pop("train/loss"))
+    assert metrics.summary == {"last": {"lr": 0.5, "val/loss": inf}, "best": {}}
 
 
 def test_the_best_is_the_first_of_the_best() -> None:

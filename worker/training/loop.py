@@ -80,7 +80,7 @@ def steps(job: TrainerJob, session: Session, outbox: Outbox) -> Iterator[bool]:
             observed.append(optimizer.clip_grad_norm(clip).item())
         rate = multiplier(spec.schedule, step, total_steps)
         set_rates(optimizer, rate)
-        recorder.add(step, *observed)
+        recorder.add(step, *observed, share=len(targets) / resolved.batch_size)
         norm_is_finite = clip is not None and isfinite(observed[-1])
         check_step(model, () if norm_is_finite else [p.grad for p in parameters], step, observed[0])
         watch.see_loss(step, observed[0], session.last_saved)

@@ -30,7 +30,7 @@ FilePart = Literal["model", "state"]
 Summary = dict[str, Any]
 """{"last": {key: value}, "best": {key: {"value": v, "step": s}}} and, where it happened, "stopped_early": true.
 
-It is plain JSON: a last value that is not finite is null here (the points keep it), a best one is always finite.
+A last value may be NaN or infinite, as the points are; a best one is always finite.
 """
 
 

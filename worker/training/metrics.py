@@ -1,7 +1,8 @@
 """Metric points on their way out: windows of log_every steps, columns of points not sent yet, and the summary.
 
 A window covers steps aligned to multiples of log_every, not to attempts; an open one is part of a checkpoint. Its
-point stands at its last step and is the mean over its steps (the learning rates are those of its last step).
+point stands at its last step. Loss and accuracy are means over its samples, the gradient norm over its steps; the
+learning rates are those of its last step.
 Evaluations and telemetry are points of single steps.
 """
 
@@ -34,6 +35,8 @@ class Recorder:
         self._keys = ["train/loss", *(["train/accuracy"] if accuracy else []), *(["grad_norm"] if grad_norm else [])]
         self._sums = [0.0] * len(self._keys)
         self._count = 0
+        self._weight = 0.0
+        self._single: tuple[float, ...] | None = None
         self._summary: Summary = {"last": {}, "best": {}}
         self._clear()
 
@@ -45,11 +48,16 @@ class Recorder:
         self._rates: list[list[float]] = [[] for _ in self._optimizer.param_groups]
         self._singles: dict[str, tuple[list[int], list[float], list[float]]] = {}
 
-    def add(self, step: int, *observed: float) -> None:
-        """One training step: loss, then accuracy and gradient norm where they are recorded."""
+    def add(self, step: int, *observed: float, share: float = 1.0) -> None:
+        """One training step: loss, then accuracy and gradient norm where they are recorded.
+
+        `share` is the number of its samples over the batch size: less than 1 for an epoch's smaller last batch.
+        """
         for index, value in enumerate(observed):
-            self._sums[index] += value
+            self._sums[index] += value if self._keys[index] == "grad_norm" else value * share
+        self._single = observed if self._count == 0 else None
         self._count += 1
+        self._weight += share
         if step % self._log_every == 0:
             self.close_window(step)
 
@@ -60,12 +68,18 @@ class Recorder:
         self._steps.append(step)
         self._times.append(perf_counter() - self._started)
         for index, means in enumerate(self._means):
-            means.append(self._sums[index] / self._count)
+            means.append(self._mean(index))
             self._sums[index] = 0.0
         for group, rates in zip(self._optimizer.param_groups, self._rates, strict=True):
             rates.append(group["lr"])
-        self._count = 0
+        self._count, self._weight, self._single = 0, 0.0, None
         self.n_points += len(self._means) + len(self._rates)
+
+    def _mean(self, index: int) -> float:
+        """Of one step it is the value itself: weighting it could round its last bit."""
+        if self._single is not None:
+            return self._single[index]
+        return self._sums[index] / (self._count if self._keys[index] == "grad_norm" else self._weight)
 
     def add_evaluation(self, step: int, values: dict[str, float]) -> None:
         """One evaluation's values, by metric key; the best finite one is kept in the summary."""
@@ -102,7 +116,7 @@ class Recorder:
             columns[key] = {"steps": steps, "times": [round(time, 6) for time in at], "values": values}
         for key, column in columns.items():
             value = column["values"][-1]
-            self._summary["last"][key] = value if isfinite(value) else None
+            self._summary["last"][key] = value
         first = min(column["steps"][0] for column in columns.values())
         last = max(column["steps"][-1] for column in columns.values())
         self._clear()
@@ -118,9 +132,12 @@ class Recorder:
 
     def state(self) -> dict[str, Any]:
         """The open window and the summary, as JSON. Take all points before."""
-        return {"sums": dict(zip(self._keys, self._sums, strict=True)), "count": self._count, "summary": self.summary()}
+        sums = dict(zip(self._keys, self._sums, strict=True))
+        return {"sums": sums, "count": self._count, "weight": self._weight, "summary": self.summary()}
 
     def restore(self, state: dict[str, Any]) -> None:
         self._sums = [state["sums"][key] for key in self._keys]
         self._count = state["count"]
+        self._weight = state.get("weight", float(self._count))  # an older release's checkpoint: steps weighed the same
+        self._single = None
         self._summary = state["summary"]
