@@ -71,7 +71,5 @@ def test_a_path_that_is_not_utf_8_is_refused(variable: str, tmp_path: Path) -> N
     environment = os.environb | {variable.encode(): folder}
     done = subprocess.run([sys.executable, "-m", "worker"], env=environment, capture_output=True, check=False)
     assert done.returncode == 2
-    assert (
-        done.stderr.decode() == f"{variable}: Value error, the path is not UTF-8; choose a folder with another name\n"
-    )
+    assert done.stderr.decode() == f"{variable}: the path is not UTF-8; choose a folder with another name\n"
     assert not Path(os.fsdecode(folder)).exists()
