@@ -64,6 +64,7 @@ _JOB: Json = {
     "labels": SPEC["labels"],
     "state": "running",
     "phase": "train",
+    "waiting_for": None,
     "queue": "default",
     "priority": 0,
     "attempt": 1,
