@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from api import errors, openapi
 from api.access import Access
 from api.endpoints import catalog, checkpoints, checks, deletion, health, jobs, metrics, verbs, workers
+from api.query import known_query
 from api.service import Service
 from jobs.settings import Settings
 
@@ -46,7 +47,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.service = service
     for endpoints in (jobs, verbs, metrics, checkpoints, deletion, checks, workers, catalog, health):
-        app.include_router(endpoints.router)
+        checked = [] if endpoints is health else [Depends(known_query)]
+        app.include_router(endpoints.router, dependencies=checked)
     errors.install(app)
     openapi.install(app)
     app.add_middleware(Access)

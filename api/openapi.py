@@ -18,13 +18,20 @@ from traind.spec import JobSpec, Resolved
 
 Responses = dict[int | str, dict[str, Any]]
 REF = "#/components/schemas/{model}"
-ALWAYS = ("unauthenticated", "invalid-key", "insufficient-scope", "database-unavailable", "internal")
+ALWAYS = (
+    "invalid-parameter",
+    "unauthenticated",
+    "invalid-key",
+    "insufficient-scope",
+    "database-unavailable",
+    "internal",
+)
 
 
 def problems(*codes: str, key: bool = True) -> Responses:
     """The `responses` of an operation that can answer `codes`, and what any operation can."""
     responses: Responses = {}
-    for code in (*codes, *(ALWAYS if key else ())):
+    for code in dict.fromkeys((*codes, *(ALWAYS if key else ()))):
         kind = KINDS[code]
         response = responses.setdefault(
             kind.status,

@@ -44,7 +44,9 @@ class JobFilter(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    state: ShownState | None = None
+    state: Annotated[
+        list[ShownState], Field(max_length=len(ShownState), description="Any of these states; all where none is given")
+    ] = []
     label: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=264, pattern=r"^[^\x00-\x1f\x7f]+$")]],
         Field(
@@ -123,7 +125,7 @@ def list_jobs(caller: Reader, service: ServiceDep, query: Annotated[JobFilter, Q
         page = queries.list_jobs(
             connection,
             caller.project_id,
-            state=query.state,
+            states=query.state,
             labels=query.labels(),
             optimizer=query.optimizer,
             cursor=query.cursor,

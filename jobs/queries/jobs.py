@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, tuple_
 
 from jobs.documents import clean_text, unpack_floats
 from jobs.errors import BadCursor, NotFound
@@ -87,7 +87,7 @@ def list_jobs(
     conn: Connection,
     project_id: int,
     *,
-    state: ShownState | None = None,
+    states: Sequence[ShownState] = (),
     labels: Mapping[str, str | None] | None = None,
     optimizer: str | None = None,
     cursor: str | None = None,
@@ -95,12 +95,12 @@ def list_jobs(
 ) -> JobPage:
     """At most `limit` of the project's jobs that pass all filters. Raises BadCursor.
 
-    `labels` wants these values, or with None any value. `cursor` is the `next_cursor` of the page before; jobs that
-    are submitted meanwhile neither shift nor repeat a page.
+    `states`: any of these, or all if it is empty. `labels` wants these values, or with None any value. `cursor` is the
+    `next_cursor` of the page before; jobs that are submitted meanwhile neither shift nor repeat a page.
     """
     wanted = [job.c.project_id == project_id, job.c.kind == Kind.TRAIN, *_labelled(labels or {})]
-    if state is not None:
-        wanted.append(_shown_as(state))
+    if states:
+        wanted.append(or_(*map(_shown_as, states)))
     if optimizer is not None:
         wanted.append(job.c.optimizer == clean_text(optimizer))
     if cursor is not None:

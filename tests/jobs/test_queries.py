@@ -128,7 +128,7 @@ def test_states_as_users_see_them(engine: Engine, project_id: int) -> None:
         jobs[ShownState.PAUSING] = add_job(conn, project_id, state=State.RUNNING, requested=Request.PAUSE)
         assert set(jobs) == set(ShownState)
         for shown, job_id in jobs.items():
-            assert ids(queries.list_jobs(conn, project_id, state=shown)) == [job_id]
+            assert ids(queries.list_jobs(conn, project_id, states=[shown])) == [job_id]
             assert queries.get_job(conn, project_id, job_id).shown_state == shown
 
 
@@ -147,7 +147,7 @@ def test_filters(engine: Engine, project_id: int) -> None:
         assert found(labels={"arm": None}) == [two, one]
         assert found(labels={"arm": None, "study": "b"}) == []
         assert found(optimizer="sgd", labels={"study": "a"}) == [two]
-        assert found(optimizer="sgd", state=ShownState.FAILED) == []
+        assert found(optimizer="sgd", states=[ShownState.FAILED]) == []
         assert found(labels={"study\0": None, "a": "\ud800"}, optimizer="\0") == []
 
 

@@ -11,6 +11,7 @@ import typer
 
 from traind.cli import output
 from traind.cli.connection import DataDir, JobArgument, connect, job_id
+from traind.cli.errors import Refused
 from traind.cli.output import Format, duration, number, when
 
 if TYPE_CHECKING:
@@ -137,7 +138,12 @@ def _saved(step: int | None) -> str:
 
 def _labels(texts: Sequence[str]) -> dict[str, str | None]:
     pairs = [text.partition("=") for text in texts]
-    return {key: value if separator else None for key, separator, value in pairs}
+    wanted: dict[str, str | None] = {}
+    for key, separator, value in pairs:
+        if separator and wanted.get(key, value) not in (value, None):
+            raise Refused(f"--label {key}: cannot be both {wanted[key]} and {value}")
+        wanted[key] = value if separator else wanted.get(key)
+    return wanted
 
 
 def _move(source: str | None, target: str | None) -> str:

@@ -71,7 +71,7 @@ def submit(
     """
     given = locals()
     draft = _draft(given)
-    job = _submit(draft, idempotency_key or str(uuid.uuid4()), data_dir)
+    job = _submit(draft, str(uuid.uuid4()) if idempotency_key is None else idempotency_key, data_dir)
     if watch:
         from traind.cli.watch import watch_job
 

@@ -69,7 +69,7 @@ class Client:
         Without a key each call has its own, so that its own repeats make one job. Raises InvalidSpec for what JSON
         cannot hold, ApiError (status 422, with `problems`) for a spec that cannot run.
         """
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        headers = _idempotency(idempotency_key)
         return _read(Job, self._http.json("POST", "/v1/jobs", content=_body(spec), headers=headers))
 
     def get(self, job_id: JobId) -> Job:
@@ -78,14 +78,15 @@ class Client:
     def list(
         self,
         *,
-        state: str | None = None,
+        state: str | Iterable[str] | None = None,
         labels: Mapping[str, str | None] | None = None,
         optimizer: str | None = None,
         page: int = PAGE,
     ) -> Iterator[Job]:
-        """Jobs, newest first, fetched a page at a time. A label with the value None matches any value."""
+        """Jobs, newest first, fetched a page at a time. Several states mean any of them; a label with the value
+        None matches any value."""
         params = [("limit", str(page))]
-        params += [("state", state)] if state else []
+        params += [("state", each) for each in ((state,) if isinstance(state, str) else state or ())]
         params += [("optimizer", optimizer)] if optimizer else []
         params += [("label", key if value is None else f"{key}:{value}") for key, value in (labels or {}).items()]
         return (_read(Job, item) for item in self._pages("/v1/jobs", "jobs", "cursor", params))
@@ -142,14 +143,14 @@ class Client:
         self,
         job_id: JobId,
         *,
-        keys: Iterable[str] = (),
+        keys: str | Iterable[str] = (),
         step_from: int | None = None,
         step_to: int | None = None,
         max_points: int | None = None,
         attempts: str | None = None,
     ) -> Metrics:
-        """Metric curves, all keys where none is given, in at most `max_points` buckets a key."""
-        params = [("key", key) for key in keys]
+        """Metric curves of one key or several, of all if none is given, in at most `max_points` buckets a key."""
+        params = [("key", key) for key in ((keys,) if isinstance(keys, str) else keys)]
         numbers = {"step_from": step_from, "step_to": step_to, "max_points": max_points}
         params += [(name, str(value)) for name, value in numbers.items() if value is not None]
         params += [("attempts", attempts)] if attempts else []
@@ -252,7 +253,7 @@ class Client:
             more = [(cursor, str(page[f"next_{cursor}"]))]
 
     def _ask_check(self, path: str, key: str | None, params: Sequence[tuple[str, str]] = ()) -> Check:
-        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
+        headers = _idempotency(key)
         return _read(Check, self._http.json("POST", path, params=params, headers=headers))
 
 
@@ -287,6 +288,13 @@ def _patiently(look: Callable[[], R]) -> R:
             if not e.retryable or time.monotonic() > give_up_at:
                 raise
             time.sleep(1.0)
+
+
+def _idempotency(key: str | None) -> dict[str, str]:
+    """The header. Raises ApiError for a key that the service would refuse, before anything is sent."""
+    if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
+        raise ApiError("invalid-parameter", "idempotency_key: give 1 to 255 printable ASCII characters, or no key")
+    return {"Idempotency-Key": str(uuid.uuid4()) if key is None else key}
 
 
 def _job_path(job_id: JobId) -> str:

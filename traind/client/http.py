@@ -38,8 +38,16 @@ class Http:
         self, url: str, api_key: str, *, timeout_seconds: float = 30.0, retries: int = 4, backoff_seconds: float = 0.1
     ) -> None:
         base = _base_url(url)
-        if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
-            raise ValueError("the API key is empty or has characters that no key has (spaces, line ends, non-ASCII)")
+        if (
+            not isinstance(api_key, str)
+            or not api_key
+            or not api_key.isascii()
+            or not api_key.isprintable()
+            or " " in api_key
+        ):
+            raise ValueError(
+                "the API key is no text, is empty, or has characters that no key has (spaces, line ends, non-ASCII)"
+            )
         self.url = str(base).rstrip("/")
         self._retries = retries
         self._backoff_seconds = backoff_seconds
