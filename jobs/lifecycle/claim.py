@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, or_, select, union_all
 
 from jobs.catalog.cost import threads_worth
 from jobs.lifecycle.check import Task, task_of
@@ -21,6 +21,9 @@ from jobs.lifecycle.transitions import move
 from jobs.states import State
 from jobs.tables import attempt, job
 from traind.spec import Device, JobSpec, Resolved
+
+HEAD_ROWS = 100
+"""Best rows per queue that one claim looks at: more than there are claims in the same moment, each locking one."""
 
 
 @dataclass(frozen=True)
@@ -67,25 +70,38 @@ def claim(
 
 
 def best_due(queues: Sequence[str], device: str) -> Select[*tuple[Any, ...]]:
-    """The query for the row to claim, in the order of the index ix_job_due."""
+    """The query for the row to claim: one scan of the index ix_job_due per queue, merged in their common order.
+
+    Postgres reads and locks row by row until one is free, so only the row that is returned stays locked.
+    """
+    order = (job.c.crash_count > 0).desc(), job.c.priority.desc(), job.c.created_at, job.c.id
+    columns = job.c.id, (job.c.crash_count > 0).label("crashed"), job.c.priority, job.c.created_at
+    scans = [
+        select(select(*columns).where(_due(queue, device)).order_by(*order).limit(HEAD_ROWS).subquery())
+        for queue in dict.fromkeys(queues)
+    ]
+    found = union_all(*scans).subquery("found")
     return (
         select(job)
-        .where(_due(queues, device))
-        .order_by((job.c.crash_count > 0).desc(), job.c.priority.desc(), job.c.created_at, job.c.id)
+        .join(found, found.c.id == job.c.id)
+        .where(job.c.state == State.QUEUED, job.c.not_before <= clock())  # judged again on a row that has changed
+        .order_by(found.c.crashed.desc(), found.c.priority.desc(), found.c.created_at, found.c.id)
         .limit(1)
-        .with_for_update(skip_locked=True, key_share=True)
+        .with_for_update(skip_locked=True, key_share=True, of=job)
     )
 
 
 def has_due(conn: Connection, queues: Sequence[str], device: Literal["cpu", "cuda"]) -> bool:
     """Whether a worker of these queues and this device would find a job now."""
-    return conn.execute(select(select(job.c.id).where(_due(queues, device)).exists())).scalar_one()
+    return conn.execute(
+        select(or_(*(select(job.c.id).where(_due(queue, device)).exists() for queue in queues)))
+    ).scalar_one()
 
 
-def _due(queues: Sequence[str], device: str) -> ColumnElement[bool]:
+def _due(queue: str, device: str) -> ColumnElement[bool]:
     return and_(
         job.c.state == State.QUEUED,
-        job.c.queue.in_(queues),
+        job.c.queue == queue,
         job.c.device.in_([Device.AUTO, device]),
         job.c.not_before <= clock(),
     )

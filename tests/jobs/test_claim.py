@@ -235,18 +235,39 @@ def test_started_at_is_the_first_start(engine: Engine, project_id: int) -> None:
     assert events(engine, job_id) == ["submitted", "started", "requeued", "started"]
 
 
-def test_a_claim_of_many_waiting_jobs_reads_the_index_in_order(engine: Engine, project_id: int) -> None:
-    """With 20,000 jobs in the queue the plan must not sort them."""
-    job_id = add_job(engine, project_id)
-    with engine.begin() as conn:
-        columns = [c for c in job.c if c.name not in {"id", "created_at"}]
-        source = select(func.gen_random_uuid(), *columns, func.generate_series(1, 20_000)).where(job.c.id == job_id)
-        rows = source.subquery()
-        names = ["id", *(c.name for c in columns)]
-        conn.execute(job.insert().from_select(names, select(*list(rows.c)[:-1])))
+@pytest.mark.parametrize("queues", [["default"], ["default", "other"], ["default", "other", "default"]])
+def test_a_claim_of_many_waiting_jobs_reads_the_index_in_order(
+    engine: Engine, project_id: int, queues: list[str]
+) -> None:
+    """With 20,000 jobs in each queue the plan must not sort them."""
+    for queue in dict.fromkeys(queues):
+        add_copies(engine, add_job(engine, project_id, resources={"queue": queue}), 20_000)
     with engine.connect() as conn:
         conn.exec_driver_sql("ANALYZE job")
-        query = best_due(["default"], "cpu").compile(engine, compile_kwargs={"literal_binds": True})
+        query = best_due(queues, "cpu").compile(engine, compile_kwargs={"literal_binds": True})
         plan = "\n".join(conn.exec_driver_sql(f"EXPLAIN {query}").scalars())
-    assert "ix_job_due" in plan
-    assert "Sort" not in plan
+    assert plan.count("Scan using ix_job_due") == len(set(queues)), plan
+    assert "->  Sort" not in plan, plan
+
+
+def add_copies(engine: Engine, job_id: UUID, number: int) -> None:
+    columns = [c for c in job.c if c.name not in {"id", "created_at"}]
+    source = select(func.gen_random_uuid(), *columns, func.generate_series(1, number)).where(job.c.id == job_id)
+    names = ["id", *(c.name for c in columns)]
+    with engine.begin() as conn:
+        conn.execute(job.insert().from_select(names, select(*list(source.subquery().c)[:-1])))
+
+
+def test_jobs_of_two_queues_are_claimed_in_one_order_and_one_by_one(engine: Engine, project_id: int) -> None:
+    """A claim locks only the job that it takes: another worker gets the best of the rest, whatever its queue."""
+    low = add_job(engine, project_id, resources={"queue": "b"})
+    middle = add_job(engine, project_id, resources={"queue": "a", "priority": 1})
+    high = add_job(engine, project_id, resources={"queue": "b", "priority": 2})
+    workers = [add_worker(engine) for _ in range(3)]
+    with engine.begin() as first, engine.begin() as second, engine.begin() as third:
+        taken = [
+            claim(first, worker_id=workers[0], **(CPU | {"queues": ["a", "b"]})),
+            claim(second, worker_id=workers[1], **(CPU | {"queues": ["b", "a"]})),
+            claim(third, worker_id=workers[2], **(CPU | {"queues": ["b"]})),
+        ]
+    assert [t.lease.job_id for t in taken if t] == [high, middle, low]
