@@ -96,7 +96,7 @@ def _own_servers() -> Iterator[Servers]:
 
 
 @contextmanager
-def _own_template(servers: Servers) -> Iterator[str]:
+def own_template(servers: Servers) -> Iterator[str]:
     name = f"traind_test_{uuid.uuid4().hex}"
     _admin(servers, "CREATE DATABASE {}", name)
     try:
@@ -110,7 +110,7 @@ def _own_template(servers: Servers) -> Iterator[str]:
 def _for_all_processes(folder: Path) -> Iterator[dict[str, str]]:
     """Made once for all processes that run tests: the servers, the template and the process that lends workers."""
     warm = folder / "warm"
-    with _own_servers() as servers, _own_template(servers) as template, warm_process(warm):
+    with _own_servers() as servers, own_template(servers) as template, warm_process(warm):
         yield {"postgres": servers.postgres, "redis": servers.redis, "template": template, "warm": str(warm)}
 
 
@@ -151,7 +151,7 @@ def template(servers: Servers, pytestconfig: pytest.Config) -> Iterator[str]:
     if given := parallel.shared(pytestconfig):
         yield given["template"]
     else:
-        with _own_template(servers) as name:
+        with own_template(servers) as name:
             yield name
 
 
