@@ -5,6 +5,7 @@ A service of `traind up` makes its own key. Registered by `local.commands`; what
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -37,8 +38,8 @@ def create(
     from jobs.keys import create as make
 
     with transaction(data_dir) as conn:
-        key = make(conn, projects.find(conn, project), name=name, scopes=scope or ("read", "write"))
-    typer.echo(key)
+        typer.echo(make(conn, projects.find(conn, project), name=name, scopes=scope or ("read", "write")))
+        sys.stdout.flush()  # a key that could not be shown is not made
 
 
 @keys.command()

@@ -41,6 +41,12 @@ def test_a_download_is_whole_and_tells_how_far_it_is(target: Path) -> None:
     assert service.seen[0].headers["accept-encoding"] == "identity"
 
 
+def test_a_name_of_many_bytes_is_written_to(tmp_path: Path) -> None:
+    with scripted(answer(CONTENT, ETag=ETAG)) as service:
+        target = download(service.url, tmp_path / ("é" * 127))
+    assert [found.name for found in tmp_path.iterdir()] == [target.name]
+
+
 def test_a_broken_connection_is_resumed_where_it_broke(target: Path) -> None:
     with scripted(break_off(CONTENT[:CUT], len(CONTENT), ETag=ETAG), hang_up, rest(CUT)) as service:
         download(service.url, target, part="state")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 def main() -> None:
-    """Run the command line and exit."""
-    from traind.cli.app import main as run
+    """Run the command line and exit; Ctrl-C while it is still being loaded ends it as it does later."""
+    try:
+        from traind.cli.app import main as run
 
-    run()
+        run()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -13,7 +13,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from traind.cli import catalogue, checkpoints, checks, jobs, metrics, output, removal, submit, verbs, watch, workers
+from traind.cli import (
+    catalogue,
+    checkpoints,
+    checks,
+    jobs,
+    metrics,
+    output,
+    removal,
+    streams,
+    submit,
+    verbs,
+    watch,
+    workers,
+)
 from traind.cli.errors import FAILED, INTERRUPTED, USAGE, CliError
 from traind.errors import ApiError, InvalidSpec, TraindError
 
@@ -35,10 +48,18 @@ class Group(TyperGroup):
 
 def main() -> None:
     """Entry point of `traind`."""
+    streams.open_closed_ones()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    build()(prog_name="traind")
+    try:
+        build()(prog_name="traind")
+    except OSError as e:
+        if not streams.was_writing(e):
+            raise
+        streams.drop_unwritten()
+        output.note(f"traind: standard output cannot be written: {e.strerror}")
+        raise SystemExit(FAILED) from None
 
 
 def _version(wanted: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -73,7 +74,7 @@ def download(
         target = _target(
             path, f"{whole_id[:13]}-step-{checkpoint.step}{'' if part == 'model' else '-state'}.safetensors"
         )
-        if target.exists() and not force:
+        if os.path.lexists(target) and not force:
             raise Refused(f"{target} is there already; --force replaces it")
         _fetch(client, checkpoint, target, part)
     output.data(str(target))
@@ -94,9 +95,11 @@ def choose(found: tuple[Checkpoint, ...], step: int | None) -> Checkpoint:
 def _target(path: Path | None, name: str) -> Path:
     if path is None:
         return Path(name)
-    if not path.is_dir() and not path.parent.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises an error for a name that is too long
+        return path / name
+    if not os.path.isdir(path.parent):  # noqa: PTH112
         raise Refused(f"{path.parent} is not a folder; make it first")
-    return path / name if path.is_dir() else path
+    return path
 
 
 def _fetch(client: Client, checkpoint: Checkpoint, target: Path, part: Literal["model", "state"]) -> None:

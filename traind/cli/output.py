@@ -6,6 +6,8 @@ NO_COLOR). Text that came from elsewhere is shown without control characters.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import sys
 from collections.abc import Sequence
@@ -45,14 +47,20 @@ class Format(StrEnum):
 
 def note(text: str) -> None:
     """One line for a person, on stderr."""
-    sys.stderr.write(f"{printable(text)}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # there is nowhere left to say it
+        sys.stderr.write(f"{printable(text)}\n")
+        sys.stderr.flush()
 
 
 def data(text: str) -> None:
-    """Lines of data, on stdout."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    """Lines of data, on stdout. A single line that cannot be written there, such as a new job's id, goes to stderr."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except OSError as e:
+        if e.errno != errno.EPIPE and "\n" not in text:
+            note(text)
+        raise
 
 
 def document(value: Any) -> None:

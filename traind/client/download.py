@@ -27,7 +27,7 @@ RESUMES_WITHOUT_PROGRESS = 5
 
 def download(http: Http, api_path: str, target: Path, *, part: str, progress: ProgressCallback | None) -> None:
     """Write the content at `api_path` to `target`. Raises ApiError, and OSError where the file cannot be written."""
-    partial = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}.partial")
+    partial = target.with_name(f".{_cut(target.name)}.{secrets.token_hex(6)}.partial")
     try:
         with partial.open("xb") as file:
             _Transfer(http, api_path, part, file, progress).run()
@@ -36,6 +36,11 @@ def download(http: Http, api_path: str, target: Path, *, part: str, progress: Pr
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _cut(name: str) -> str:
+    """The start of a file's name, short enough that more fits into the 255 bytes that file systems allow."""
+    return os.fsencode(name)[:200].decode(errors="ignore")
 
 
 @dataclass
