@@ -18,8 +18,8 @@ INTRO = """\
 <!-- Written by `python -m api.reference docs/api.md`; a test compares. Change the api instead. -->
 
 JSON over HTTP under `/v1`; the whole contract with schemas and examples is `/openapi.json` of a running service. Every
-request but `/livez`, `/readyz` and `/openapi.json` needs `Authorization: Bearer td_...`. A key belongs to one project:
-what other projects have does not exist for it.
+request but `/`, `/livez`, `/readyz` and `/openapi.json` needs `Authorization: Bearer td_...`. A key belongs to one
+project: what other projects have does not exist for it.
 
 - **Submit safely.** Send an `Idempotency-Key`: the same key with the same spec answers with the job that is there
   already (`Idempotent-Replayed: true`), so a lost answer can be repeated. The Python client and the CLI do it by

@@ -333,6 +333,16 @@ class Optimizers(Answer):
     optimizers: list[CatalogueEntry]
 
 
+class Root(Answer):
+    """What answers here, and where to go on: paths of this service."""
+
+    name: Literal["traind"]
+    version: str
+    jobs: str
+    openapi: str
+    ready: str
+
+
 class Live(Answer):
     """The process answers."""
 

@@ -58,6 +58,9 @@ def up(
             help="0: any free one. Default: TRAIND_PORT, else 8321, or a free one if taken.", min=0, max=65_535
         ),
     ] = None,
+    worker: Annotated[
+        bool, typer.Option("--worker/--no-worker", help="Whether to start a worker. Without one, jobs wait.")
+    ] = True,
 ) -> None:
     """Run the whole service in the foreground. Ctrl-C stops it in order, a second one at once."""
     from local.signals import stop_signals
@@ -66,7 +69,7 @@ def up(
 
     folder = locate(data_dir)
     try:
-        with stop_signals(), Service(folder, host=host, port=port, report=_say) as service:
+        with stop_signals(), Service(folder, host=host, port=port, worker=worker, report=_say) as service:
             try:
                 print(service.url, flush=True)  # noqa: T201  stdout is data
                 _say(f"key      {service.api_key} (the CLI finds it by itself)")

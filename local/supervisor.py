@@ -38,6 +38,7 @@ class Service:
     port         0: any free one; None: the setting's (8321), or any free one where that is taken; a number: that
                  one, or an error.
     environment  extra variables for api and worker, e.g. {"TRAIND_FASHION_MNIST_DIR": ...}.
+    worker       False: no worker is started; jobs wait, and can be read, cancelled and deleted.
     report       called with one line of text for what an operator wants to see (a restart, a slow recovery), from
                  any thread.
 
@@ -60,6 +61,7 @@ class Service:
         port: int | None = 0,
         environment: Mapping[str, str] | None = None,
         redis_source: redis.Source = "any",
+        worker: bool = True,
         report: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self.data_dir = data_dir.absolute()
@@ -68,6 +70,7 @@ class Service:
         self._host, self._port = host or self._settings.host, port
         self._extra = dict(environment or {})
         self._redis_source: redis.Source = redis_source
+        self._with_worker = worker
         self._report = report
         self._ended = ExitStack()
 
@@ -140,25 +143,35 @@ class Service:
             "TRAIND_DATABASE_URL": servers.database_url,
             "TRAIND_REDIS_URL": servers.redis_url,
         }
-        drain = self._settings.drain_seconds + STOP_MARGIN_SECONDS
         is_ready, ready = os.pipe()
         started.callback(os.close, is_ready)
         started.callback(os.close, ready)
-        worker = self._program(
-            "worker", ["--ready-fd", str(ready)], environment, stop=[(signal.SIGTERM, drain)], pass_fds=[ready]
+        programs = [self._api(environment, listening_fd)]
+        if self._with_worker:
+            programs.insert(0, self._worker(environment, ready))
+        kept = [Kept(family, program, report=self._report) for program in programs]
+        for each in kept:
+            started.callback(each.stop)
+        kept[-1].wait_ready(lambda: listener.answers(self.url, "/readyz"), timeout_seconds=API_START_SECONDS)
+        if self._with_worker:
+            kept[0].wait_ready(
+                lambda: bool(select.select([is_ready], [], [], 0)[0]), timeout_seconds=WORKER_START_SECONDS
+            )
+
+    def _worker(self, environment: Mapping[str, str], ready_fd: int) -> Program:
+        drain = self._settings.drain_seconds + STOP_MARGIN_SECONDS
+        return self._program(
+            "worker", ["--ready-fd", str(ready_fd)], environment, stop=[(signal.SIGTERM, drain)], pass_fds=[ready_fd]
         )
-        api = self._program(
+
+    def _api(self, environment: Mapping[str, str], listening_fd: int) -> Program:
+        return self._program(
             "api",
             ["--fd", str(listening_fd)],
             environment,
             stop=[(signal.SIGTERM, STOP_MARGIN_SECONDS)],
             pass_fds=[listening_fd],
         )
-        kept = [Kept(family, program, report=self._report) for program in (worker, api)]
-        for each in kept:
-            started.callback(each.stop)
-        kept[1].wait_ready(lambda: listener.answers(self.url, "/readyz"), timeout_seconds=API_START_SECONDS)
-        kept[0].wait_ready(lambda: bool(select.select([is_ready], [], [], 0)[0]), timeout_seconds=WORKER_START_SECONDS)
 
     def _program(
         self,

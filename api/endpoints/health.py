@@ -1,8 +1,9 @@
-"""Is the process alive, and can it take jobs. No API key, no details about the servers."""
+"""What this is, whether the process is alive, and whether it can take jobs. Needs no API key."""
 
 from __future__ import annotations
 
 from functools import cache
+from importlib.metadata import version
 
 import redis
 import structlog
@@ -13,7 +14,7 @@ from sqlalchemy import text
 
 from api.errors import NotReady
 from api.openapi import problems
-from api.schemas import Live, Ready
+from api.schemas import Live, Ready, Root
 from api.service import Service, ServiceDep
 from jobs.database import current_revision, head_revision
 
@@ -22,6 +23,12 @@ router = APIRouter(tags=["health"])
 REDIS_TIMEOUT_SECONDS = 0.5
 
 
+@router.get("/", operation_id="get_root", summary="What is this?", responses=problems("internal", key=False))
+async def root() -> Root:
+    return Root(name="traind", version=version("traind"), jobs="/v1/jobs", openapi="/openapi.json", ready="/readyz")
+
+
+@router.head("/livez", include_in_schema=False)
 @router.get(
     "/livez", operation_id="get_liveness", summary="Is the process alive?", responses=problems("internal", key=False)
 )
@@ -29,6 +36,7 @@ async def livez() -> Live:
     return Live(status="ok")
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     operation_id="get_readiness",

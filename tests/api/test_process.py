@@ -55,6 +55,9 @@ def test_it_chooses_a_free_port_and_reports_while_the_database_is_away() -> None
         url = json.loads(process.stderr.readline())["address"]
         with httpx2.Client(base_url=url, trust_env=False, verify=False, timeout=60) as http:
             assert http.get("/livez").json() == {"status": "ok"}
+            assert (http.head("/livez").status_code, http.head("/readyz").status_code) == (200, 503)
+            assert http.get("/").json()["name"] == "traind"
+            assert http.get(http.get("/").json()["openapi"]).status_code == 200
             assert http.get("/readyz").json()["code"] == "database-unavailable"
             assert http.get("/v1/jobs", headers=WELL_FORMED_KEY).json()["code"] == "database-unavailable"
             assert http.get("/openapi.json").status_code == 200

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from local.listener import Listener
-from tests.local.families import PATIENT, assert_gone, kill
+from tests.local.families import PATIENT, assert_gone, guards_of, kill
 from tests.local.up import Up, traind
 
 Start = Callable[[], Up]
@@ -120,3 +120,19 @@ def test_a_folder_of_other_things_is_an_error(data_dir: Path) -> None:
     assert up.returncode == 1
     assert "not empty and no data folder of traind" in up.stderr
     assert [path.name for path in data_dir.iterdir()] == ["thesis.tex"]
+
+
+def test_without_a_worker_jobs_wait_and_can_be_cancelled(data_dir: Path) -> None:
+    with closing(Up(data_dir, "--no-worker")) as up:
+        up.wait_for("Ctrl-C stops it")
+        assert not list(guards_of("worker", parent=up.process.pid))
+        here = ["--data-dir", str(data_dir)]
+        submitted = traind(
+            "submit", "--dataset", "digits", "--model", "mlp", "--optimizer", "sgd", "--lr", "0.1", *here
+        )
+        assert submitted.returncode == 0, submitted.stderr
+        job_id = submitted.stdout.split()[0]
+        cancelled = traind("cancel", job_id, *here)
+        assert cancelled.returncode == 0, cancelled.stderr
+        assert "cancelled" in traind("ls", *here).stdout
+        stop(up, signal.SIGTERM)

@@ -43,10 +43,10 @@ def _die_with_the_tests() -> None:
 class Up:
     """A running `traind up`, in a session of its own; `lines` are what it says on stderr."""
 
-    def __init__(self, data_dir: Path, *, python: str = sys.executable, **environment: str) -> None:
+    def __init__(self, data_dir: Path, *options: str, python: str = sys.executable, **environment: str) -> None:
         self.data_dir = data_dir
         self.process = subprocess.Popen(
-            [python, "-P", "-m", "traind", "up", "--data-dir", str(data_dir), "--port", "0"],
+            [python, "-P", "-m", "traind", "up", "--data-dir", str(data_dir), "--port", "0", *options],
             env=EMBEDDED | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
