@@ -18,13 +18,14 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "failures.md").read_text()
 KEBAB = re.compile(r"[a-z]+(-[a-z]+)+")
 NO_CODES = {
-    *("cancel-requested", "checkpoint-damaged", "pause-requested", "pause-withdrawn"),  # kinds of events
+    *("cancel-requested", "checkpoint-damaged", "checkpoint-deleted"),  # kinds of events
+    *("pause-requested", "pause-withdrawn"),
     *("death-pipe", "sign-of-life", "start-trainer", "traind-worker", "warm-up"),  # threads and other names
     *("fashion-mnist",),
 }
 """Strings of worker and jobs.lifecycle that look like codes and are none."""
 WITHOUT_HYPHEN = {"diverged"}
-OF_THE_API = {"not-found"}
+OF_THE_API = {"invalid-parameter", "not-found"}
 
 WORKER = "tests/worker/"
 SEEN_BY = {

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, func, select
@@ -19,9 +19,6 @@ from jobs.lifecycle.workers import SEEN_SECONDS
 from jobs.states import State
 from jobs.tables import worker
 from traind.spec import Device
-
-if TYPE_CHECKING:
-    from jobs.queries.jobs import JobRow
 
 SILENT_SECONDS = 4 * SEEN_SECONDS
 """A worker that was not seen for so long is silent: frozen, cut off, or dead."""
@@ -46,10 +43,25 @@ class WaitingFor:
     until: datetime | None = None
 
 
+class Waiter(Protocol):
+    """What is read of a job here."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def queue(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def not_before(self) -> datetime: ...
+
+
 Condition = tuple[Waiting, Callable[[Row[Any]], bool], str]
 
 
-def waiting_for(conn: Connection, jobs: Sequence[JobRow]) -> dict[UUID, WaitingFor]:
+def waiting_for(conn: Connection, jobs: Sequence[Waiter]) -> dict[UUID, WaitingFor]:
     """What each queued job of `jobs` waits for; a job that only waits for its turn is not among the keys."""
     queued = [job for job in jobs if job.state is State.QUEUED]
     if not queued:
@@ -66,7 +78,7 @@ def _live() -> Any:
     return select(*kind, func.now().label("now")).where(seen).group_by(*kind)
 
 
-def _why(job: JobRow, live: Sequence[Row[Any]]) -> WaitingFor | None:
+def _why(job: Waiter, live: Sequence[Row[Any]]) -> WaitingFor | None:
     if not live:
         return WaitingFor(Waiting.WORKER, "no worker is alive")
     able = live
@@ -79,7 +91,7 @@ def _why(job: JobRow, live: Sequence[Row[Any]]) -> WaitingFor | None:
     return None
 
 
-def _conditions(job: JobRow) -> Iterator[Condition]:
+def _conditions(job: Waiter) -> Iterator[Condition]:
     """What a worker needs to take the job; the message says that no worker has it."""
     yield Waiting.QUEUE, lambda kind: job.queue in kind.queues, f"no live worker listens to the queue {job.queue}"
     yield (

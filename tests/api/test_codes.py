@@ -69,7 +69,9 @@ PROVOKED: dict[str, Callable[[Project], httpx2.Response]] = {
     "malformed-json": lambda p: p.http.post("/v1/jobs", content="{", headers={"Content-Type": "application/json"}),
     "unauthenticated": lambda p: p.http.get("/v1/jobs", headers={"Authorization": "Basic x"}),
     "invalid-key": lambda p: bearer(p, "td_x"),
-    "insufficient-scope": lambda p: bearer(p, p.key("write")),
+    "insufficient-scope": lambda p: p.http.post(
+        "/v1/jobs", json=SPEC, headers={"Authorization": f"Bearer {p.key('read')}"}
+    ),
     "not-found": lambda p: p.http.get(NO_JOB),
     "metric-not-found": lambda p: p.http.get(p.submit()["links"]["metrics"], params={"key": "x"}),
     "method-not-allowed": lambda p: p.http.delete("/v1/jobs"),

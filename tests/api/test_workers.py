@@ -73,7 +73,7 @@ def test_a_stopped_worker_is_shown_when_asked_for_and_a_lost_one_is_silent(proje
 def test_it_needs_a_key_that_may_read_and_sensible_parameters(project: Project, anonymous: httpx2.Client) -> None:
     assert anonymous.get("/v1/workers").status_code == 401
     writer = {"Authorization": f"Bearer {project.key('write')}"}
-    assert anonymous.get("/v1/workers", headers=writer).json()["code"] == "insufficient-scope"
+    assert anonymous.get("/v1/workers", headers=writer).status_code == 200
     for query in ("limit=0", "limit=1001", "stopped=perhaps", "all=true", "limit=%00"):
         answer = project.http.get(f"/v1/workers?{query}")
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid-parameter"), query

@@ -60,6 +60,7 @@ def arguments(function: Callable[..., Any], engine: Engine) -> dict[str, Any]:
         "checkpoint_id": begun.id,
         "damage": "torn",
         "damaged": begun.id,
+        "needed": None,
         "model_sha256": b"m" * 32,
         "state_sha256": b"s" * 32,
         "state": State.FAILED,

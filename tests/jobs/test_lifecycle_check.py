@@ -18,6 +18,9 @@ from jobs.tables import blob, check_run, checkpoint, job, job_event
 from tests.jobs.scenario import ERROR, RESOLVED, add_job, attempts, expire, job_row, now_due, start
 from tests.jobs.scenario import checkpoint as save
 
+ALL = {"keep_last": None}
+"""The rule by which no checkpoint is removed."""
+
 
 def verify(engine: Engine, project_id: int, checkpoint_id: int, **wishes: Any) -> UUID:
     with engine.begin() as conn:
@@ -53,7 +56,7 @@ def claim_check(engine: Engine) -> Claim:
 
 
 def test_the_nearest_checkpoint_before_it(engine: Engine, project_id: int) -> None:
-    add_job(engine, project_id)
+    add_job(engine, project_id, checkpoints=ALL)
     lease = start(engine).lease
     ids = [save(engine, lease, step).id for step in (5, 9, 12)]
     assert origin(engine, project_id, ids[0]) == (None, 0)
@@ -63,7 +66,7 @@ def test_the_nearest_checkpoint_before_it(engine: Engine, project_id: int) -> No
 
 def test_what_was_trained_again_is_no_ancestor(engine: Engine, project_id: int) -> None:
     """The line of history is the subject's own: also of one that a later attempt trained again."""
-    job_id = add_job(engine, project_id, resources={"max_attempts": 9})
+    job_id = add_job(engine, project_id, checkpoints=ALL, resources={"max_attempts": 9})
     first = start(engine).lease
     five, seven, nine = (save(engine, first, step).id for step in (5, 7, 9))
     later = checkpoint.c.id.in_([seven, nine])
@@ -82,7 +85,7 @@ def test_what_was_trained_again_is_no_ancestor(engine: Engine, project_id: int) 
 
 
 def test_one_that_is_incomplete_or_being_deleted_is_passed_over(engine: Engine, project_id: int) -> None:
-    add_job(engine, project_id)
+    add_job(engine, project_id, checkpoints=ALL)
     lease = start(engine).lease
     five, nine, twelve = (save(engine, lease, step) for step in (5, 9, 12))
     with engine.begin() as conn:
@@ -128,7 +131,7 @@ def test_what_the_worker_is_told(engine: Engine, project_id: int) -> None:
 
 
 def test_fingerprints_are_of_the_attempts_that_trained_these_steps(engine: Engine, project_id: int) -> None:
-    add_job(engine, project_id, resources={"max_attempts": 9})
+    add_job(engine, project_id, checkpoints=ALL, resources={"max_attempts": 9})
     saved = []
     for number, step in enumerate((5, 9, 12)):
         lease = start(engine).lease

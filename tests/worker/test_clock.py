@@ -49,7 +49,7 @@ def test_it_trains_keeps_leases_reaps_and_is_told(alone: Service, tmp_path: Path
     lease = {"LEASE_SECONDS": str(LEASE.seconds), "HEARTBEAT_SECONDS": "1"}
 
     def start(name: str) -> AbstractContextManager[Worker]:
-        queues = f"right,{name}"
+        queues = ",".join(dict.fromkeys(["right", name]))
         return start_worker(alone.database_url, alone.redis_url, tmp_path / name, "--queues", queues, **lease)
 
     with ExitStack() as stack:

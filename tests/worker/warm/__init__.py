@@ -24,6 +24,8 @@ OF_THE_IMPORTS = ("LD_PRELOAD", "TRAIND_KERNEL", "ATEN_CPU_CAPABILITY", "OMP_", 
 """Environment that is read while Python starts or torch is imported; a worker with others must be started."""
 
 _path: list[Path] = []
+_environment: dict[str, str] = {}
+"""This process's when the first test began, as the warm process has it."""
 
 
 @contextmanager
@@ -42,6 +44,7 @@ def warm_process(path: Path) -> Iterator[None]:
 def use(path: Path) -> None:
     """Let the workers of this process's tests be made by the warm process that listens there."""
     _path.append(path)
+    _environment.update(os.environ)
 
 
 def where() -> Path | None:
@@ -51,8 +54,8 @@ def where() -> Path | None:
 def fits(environment: Mapping[str, str]) -> bool:
     """Whether a worker with this environment would import the same as the warm process has."""
     return all(
-        environment.get(name) == os.environ.get(name)
-        for name in {*environment, *os.environ}
+        environment.get(name) == _environment.get(name)
+        for name in {*environment, *_environment}
         if name.startswith(OF_THE_IMPORTS)
     )
 
