@@ -63,18 +63,19 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"cases repeated at other CPU levels and under the sanitizer: {whole}"
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Mark what `make test-external` runs again, on a PostgreSQL and a Redis of other versions.
 
     That is what can depend on the version: all SQL, locks, notifications and Redis commands of ours. It stands in
     `jobs` and in the doctor, so the tests of these two that use servers are marked here; a few of other rooms, which
     show that api and worker run on such servers, mark themselves. How api, worker and CLI treat an answer is not.
     """
-    parallel.order(config, items)  # after pytest-randomly
-    for item in items:
+    for item in items:  # before `-m` chooses
         if "servers" in getattr(item, "fixturenames", ()) and item.nodeid.startswith(ROOMS_WITH_SQL):
             item.add_marker("servers")
+    yield
+    parallel.order(config, items)  # after pytest-randomly
 
 
 @dataclass(frozen=True)
