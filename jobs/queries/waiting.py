@@ -12,9 +12,9 @@ from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, select
 
-from jobs.lifecycle.lease import after
+from jobs.lifecycle.lease import after, clock
 from jobs.lifecycle.workers import SEEN_SECONDS
 from jobs.states import State
 from jobs.tables import worker
@@ -72,10 +72,10 @@ def waiting_for(conn: Connection, jobs: Sequence[Waiter]) -> dict[UUID, WaitingF
 
 
 def _live() -> Any:
-    """The kinds of workers that are alive, not each of them; `now` is the database's clock."""
+    """The kinds of workers that are alive, not each of them; `now` is the clock of `not_before`."""
     kind = (worker.c.queues, worker.c.device, worker.c.trouble.is_(None).label("healthy"))
     seen = worker.c.stopped_at.is_(None) & (worker.c.last_seen_at > after(-SILENT_SECONDS))
-    return select(*kind, func.now().label("now")).where(seen).group_by(*kind)
+    return select(*kind, clock().label("now")).where(seen).group_by(*kind)
 
 
 def _why(job: Waiter, live: Sequence[Row[Any]]) -> WaitingFor | None:

@@ -179,7 +179,6 @@ def test_an_unknown_optimizer_has_no_jobs(project: Project, optimizer: str) -> N
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/v1",
         "/v1/",
         "/v1/jobs/",

@@ -101,3 +101,10 @@ def test_a_page_costs_one_query_more_and_none_if_no_job_waits(engine: Engine, pr
         sent.clear()
         assert len([row for row in list_jobs(conn, project_id).jobs if row.waiting_for]) == 5
         assert len(sent) == 2
+
+
+def test_what_was_just_submitted_is_not_in_a_back_off(engine: Engine, project_id: int) -> None:
+    """The answer to a submit is read in its own transaction, whose beginning was before `not_before`."""
+    enter(engine)
+    with engine.begin() as conn:
+        assert get_job(conn, project_id, add_job(conn, project_id)).waiting_for is None
