@@ -117,7 +117,8 @@ def number(value: float | None) -> str:
 
 
 def when(moment: datetime | None) -> str:
-    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """A time in this machine's time zone, with the zone: "2026-01-31 14:05:00 CET"; empty where there is none."""
+    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def duration(seconds: float | None) -> str:
