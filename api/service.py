@@ -17,6 +17,7 @@ from jobs.database import API_POOL_SIZE, cluster_id, make_patient_engine
 from jobs.doorbell import Doorbell
 from jobs.notify import notify_request
 from jobs.settings import Settings
+from jobs.storage import Storage
 
 log = structlog.get_logger("api")
 
@@ -40,6 +41,7 @@ class Service:
             pool_size=API_POOL_SIZE,
             patience_seconds=settings.database_timeout_seconds,
         )
+        self.storage = Storage(self.engine, settings)
         self.keys = KeyCache()
 
     @cached_property

@@ -75,6 +75,19 @@ class Settings(BaseSettings):
     """How long a job that is to be paused may take for its step and its checkpoint; then it is paused as of the last
     complete one."""
 
+    min_free_disk_bytes: Annotated[int, Field(ge=0, le=2**60)] | None = None
+    """Free space on the database's disk below which no checkpoint is taken in; 0 means no such bound. Only if that disk
+    is this machine's. If not given, a tenth of the disk, at most 1 GiB."""
+    max_stored_bytes: Annotated[int, Field(ge=1, le=2**60)] | None = None
+    """Bytes that all checkpoints together may take; more are not taken in. For a database on another machine, whose
+    disk cannot be looked at. If not given, there is no such bound."""
+    database_dir: Path | None = None
+    """A folder on the database's disk, to look how much is free there. Needed only if the server is on this machine and
+    does not say so: it is asked if it is reached by a unix socket."""
+    storage_wait_seconds: Seconds = 300.0
+    """How long the last checkpoint of a job, or of a pause, waits for room in the database; then the job goes back to
+    the queue, and on from the checkpoint before."""
+
     database_timeout_seconds: Annotated[float, Field(ge=0.5, le=300, allow_inf_nan=False)] = 5.0
     """How long the api waits for Postgres: for a statement, a lock, a connection. Then it answers 503. A Postgres that
     is frozen costs a request about twice as long."""

@@ -19,6 +19,7 @@ PAGE = (ROOT / "docs" / "failures.md").read_text()
 KEBAB = re.compile(r"[a-z]+(-[a-z]+)+")
 NO_CODES = {
     *("cancel-requested", "checkpoint-damaged", "checkpoint-deleted"),  # kinds of events
+    *("checkpoint-skipped", "checkpoint-waits"),
     *("pause-requested", "pause-withdrawn"),
     *("death-pipe", "sign-of-life", "start-trainer", "traind-worker", "warm-up"),  # threads and other names
     *("fashion-mnist",),
@@ -55,6 +56,7 @@ SEEN_BY = {
     "The last worker": f"{WORKER}test_lost_worker.py::test_the_last_worker_is_gone",
     "Postgres is restarted": f"{WORKER}test_outage.py::test_postgres_is_restarted_twice",
     "Postgres is away": f"{WORKER}test_outage.py::test_postgres_is_away_for_longer_than_a_lease",
+    "The database's disk has": f"{WORKER}test_storage.py::test_no_checkpoint_is_taken_in_and_the_training_goes_on",
     "Postgres hangs": "tests/api/test_hanging_database.py::test_a_locked_table_and_a_frozen_server",
     "Postgres only reads": f"{WORKER}test_outage.py::test_postgres_only_reads_for_a_while",
     "Postgres has no": f"{WORKER}test_outage.py::test_postgres_has_no_connection_left",
@@ -151,5 +153,6 @@ def test_what_is_retried_is_so_in_the_code() -> None:
 
 def test_codes_in_its_text_are_codes() -> None:
     text = PAGE.partition("## Codes of a job's error")[0]
-    known = codes_of_jobs() | codes_of_the_client() | {"checkpoint-damaged", "database-unavailable", "not-ready"}
+    events = {"checkpoint-damaged", "checkpoint-skipped", "checkpoint-waits"}
+    known = codes_of_jobs() | codes_of_the_client() | events | {"database-unavailable", "not-ready"}
     assert {code for code in re.findall(r"`([a-z-]+)`", text) if KEBAB.fullmatch(code)} <= known

@@ -119,7 +119,8 @@ class Attempt:
         except StartFailed as error:
             self._verdict.decide(Crash(error_document("trainer-not-started", str(error))))
             return
-        uploads = Uploads(self._host.engine, self._claim.lease, self._verdict)
+        origin = self._claim.checkpoint
+        uploads = Uploads(self._host, self._claim.lease, self._verdict, origin=None if origin is None else origin.step)
         pipe = Pipe(
             link,
             self._host.engine,
@@ -128,7 +129,7 @@ class Attempt:
             verdict=self._verdict,
             on_ready=self._wishes.set_ready,
             why_gone=partial(gone, self._trainer, self._log_path),
-            origin=self._claim.checkpoint,
+            origin=origin,
             checking=self._claim.check is not None,
             limit=self._limit,
         )

@@ -19,6 +19,7 @@ from jobs.doorbell import Doorbell
 from jobs.lifecycle.lease import holder_name
 from jobs.lifecycle.workers import register_worker, stop_worker
 from jobs.settings import NO_HOME, Settings
+from jobs.storage import Storage
 from worker.condition import Condition
 from worker.cores import usable_cores
 from worker.scratch import Scratch, own_folder
@@ -41,6 +42,7 @@ class Host:
     redis_url: str
     scratch: Scratch
     condition: Condition
+    storage: Storage
 
     @property
     def cores(self) -> int:
@@ -88,8 +90,10 @@ def open_host(settings: Settings, *, database_url: str, redis_url: str, name: st
         doorbell = Doorbell(redis_url, cluster)
         stack.callback(doorbell.close)
         autocommit = lease_engine.execution_options(isolation_level="AUTOCOMMIT")
+        storage = Storage(engine, settings)
+        condition = Condition(scratch, storage)
         yield Host(
-            name, worker_id, cluster, settings, engine, autocommit, doorbell, redis_url, scratch, Condition(scratch)
+            name, worker_id, cluster, settings, engine, autocommit, doorbell, redis_url, scratch, condition, storage
         )
         with engine.begin() as conn:
             stop_worker(conn, worker_id)

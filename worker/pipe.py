@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection as Link
 from typing import Any, TypeVar
@@ -91,7 +92,7 @@ class Pipe:
 
         self.seconds_per_step = 0.0
         self.stopped = False
-        """Whether the trainer has stopped as asked: what is left is the upload of its checkpoint."""
+        """Whether the trainer has stopped, at its end or as asked: what is left is the upload of its checkpoint."""
 
     def __enter__(self) -> Pipe:
         self._thread.start()
@@ -110,7 +111,7 @@ class Pipe:
             else:
                 ending = self._handle(message)
         self._uploads.finish()
-        self._verdict.decide(ending)
+        self._verdict.decide(self._as_stored(ending))
 
     def _receive(self) -> Message:
         """The next message; progress that has waited long enough is written meanwhile."""
@@ -145,6 +146,7 @@ class Pipe:
             case Checkpoint():
                 self._uploads.put(message)
             case Finished():
+                self.stopped = True
                 return Finish(State(message.state), message.summary, message.error)
             case Checked():
                 self._note(self._phase, message.step, {})
@@ -186,6 +188,13 @@ class Pipe:
     def _write(self, write: Callable[[Connection], T]) -> T:
         self._verdict.check()
         return write_through(self._engine, write, self._verdict.pause)
+
+    def _as_stored(self, ending: Ending) -> Ending:
+        """A divergence names the last good checkpoint; the trainer does not know which of them were skipped."""
+        if not isinstance(ending, Finish) or ending.error is None or "last_checkpoint_step" not in ending.error:
+            return ending
+        step = self._uploads.stored(ending.error["last_checkpoint_step"])
+        return replace(ending, error=ending.error | {"last_checkpoint_step": step})
 
     def _failure(self, message: Failed) -> Ending:
         text, retryable, damaged = message.message, message.retryable, None

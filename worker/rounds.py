@@ -125,14 +125,15 @@ def tidy(host: Host) -> None:
 def sign_of_life(host: Host, slot: Slot) -> Rounds:
     """Says that this worker is alive: to the list of workers, and to the health check as long as the slot moves.
 
-    What is wrong with its machine is told to both.
+    What is wrong with its machine is told to both, what is wrong with the database's disk to the list only: no other
+    worker in its place would mend that.
     """
 
     def round_() -> None:
         trouble = host.condition.trouble
         try:
             if slot.alive():
-                write_health(host.settings.scratch_dir, host.name, trouble=trouble)
+                write_health(host.settings.scratch_dir, host.name, trouble=host.condition.of_machine)
         except OSError as error:
             log.warning("the health file cannot be written", error=str(error))
         with host.engine.begin() as conn:

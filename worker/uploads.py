@@ -1,7 +1,8 @@
 """The upload thread of one attempt: checkpoint files go to the database in chunks while the training goes on.
 
 Each chunk is a short transaction that does not touch the job's row. The files belong to this thread and are deleted
-once the checkpoint is complete. The pipe thread hands checkpoints over after it has written the metrics before them.
+once the checkpoint is complete, or if it is skipped for want of room (`worker.admission`). The pipe thread hands
+checkpoints over after it has written the metrics before them.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from sqlalchemy.exc import DBAPIError
 from jobs.blobs import vacuum
 from jobs.garbage import VACUUM_BYTES, remove
 from jobs.lifecycle.lease import Lease
-from jobs.lifecycle.work import begin_checkpoint, complete_checkpoint, put_chunk
+from jobs.lifecycle.work import begin_checkpoint, complete_checkpoint, note_no_room, put_chunk
 from jobs.tables import CHUNK_BYTES
+from worker.admission import Admission, NoRoom
+from worker.host import Host
 from worker.training.messages import Checkpoint
-from worker.verdict import Verdict
+from worker.verdict import Crash, Decided, Verdict, error_document
 from worker.writes import write_through
 
 WAITING = 2
@@ -36,12 +39,20 @@ T = TypeVar("T")
 
 
 class Uploads:
-    """A thread from entering the context to leaving it."""
+    """A thread from entering the context to leaving it. `origin` is the step of the checkpoint it began from."""
 
-    def __init__(self, engine: Engine, lease: Lease, verdict: Verdict) -> None:
-        self._engine = engine
+    def __init__(self, host: Host, lease: Lease, verdict: Verdict, *, origin: int | None) -> None:
+        self._engine: Engine = host.engine
         self._lease = lease
         self._verdict = verdict
+        self._admission = Admission(
+            host.storage,
+            wait_seconds=host.settings.storage_wait_seconds,
+            tell=self._tell_no_room,
+            pause=self._pause,
+        )
+        self._stored = [] if origin is None else [origin]
+        self._skipped: set[int] = set()
         self._queue: deque[Checkpoint] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -73,6 +84,12 @@ class Uploads:
         with self._changed:
             self._wait_while(lambda: bool(self._queue))
 
+    def stored(self, step: int | None) -> int | None:
+        """Step of the newest checkpoint up to `step`, where the trainer took one; that one may have been skipped."""
+        if step not in self._skipped:
+            return step
+        return max((each for each in self._stored if each < step), default=None)
+
     def _wait_while(self, condition: Callable[[], bool]) -> None:
         while condition():
             self._verdict.check()
@@ -92,6 +109,21 @@ class Uploads:
                 self._changed.notify_all()
 
     def _upload(self, checkpoint: Checkpoint) -> None:
+        files = Path(checkpoint.model_path), Path(checkpoint.state_path)
+        self.busy_since = time.monotonic()
+        try:
+            if self._admission.admit(checkpoint):
+                self._store(checkpoint, *files)
+                self._stored.append(checkpoint.step)
+            else:
+                self._skipped.add(checkpoint.step)
+                for path in files:
+                    path.unlink()
+        except NoRoom as error:
+            self._verdict.decide(Crash(error_document("storage-full", str(error))))
+            raise Decided from error
+
+    def _store(self, checkpoint: Checkpoint, model: Path, state: Path) -> None:
         ref = self._write(
             lambda conn: begin_checkpoint(
                 conn,
@@ -103,7 +135,7 @@ class Uploads:
                 summary=checkpoint.summary,
             )
         )
-        files = ((ref.model_blob_id, Path(checkpoint.model_path)), (ref.state_blob_id, Path(checkpoint.state_path)))
+        files = ((ref.model_blob_id, model), (ref.state_blob_id, state))
         for blob_id, path in files:
             self._upload_file(blob_id, path)
         surplus = self._write(
@@ -113,7 +145,7 @@ class Uploads:
                 checkpoint_id=ref.id,
                 model_sha256=bytes.fromhex(checkpoint.model_sha256),
                 state_sha256=bytes.fromhex(checkpoint.state_sha256),
-                needed=checkpoint.needed,
+                needed=self.stored(checkpoint.needed),
             )
         )
         for _, path in files:
@@ -136,6 +168,13 @@ class Uploads:
     def _upload_file(self, blob_id: int, path: Path) -> None:
         for seq, data in enumerate(_chunks(path)):
             self._write(partial(put_chunk, lease=self._lease, blob_id=blob_id, seq=seq, data=data))
+
+    def _tell_no_room(self, checkpoint: Checkpoint, reason: str) -> None:
+        self._write(partial(note_no_room, lease=self._lease, step=checkpoint.step, kind=checkpoint.kind, reason=reason))
+
+    def _pause(self, seconds: float) -> None:
+        self.busy_since = time.monotonic()
+        self._verdict.pause(seconds)
 
     def _write(self, write: Callable[[Connection], T]) -> T:
         self._verdict.check()

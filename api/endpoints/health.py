@@ -44,7 +44,11 @@ async def livez() -> Live:
     responses=problems("not-ready", "database-unavailable", "internal", key=False),
 )
 def readyz(service: ServiceDep) -> Ready:
-    """The database must answer, take writes and be migrated. Redis may be down: jobs are then found by polling."""
+    """The database must answer, take writes and be migrated.
+
+    Redis may be down: jobs are then found by polling. The database may have no room for checkpoints (`storage`): jobs
+    are then taken and wait.
+    """
     with service.engine.begin() as connection:
         revision = current_revision(connection)
         only_reads = connection.execute(text("SHOW transaction_read_only")).scalar_one() == "on"
@@ -55,6 +59,9 @@ def readyz(service: ServiceDep) -> Ready:
             f"the database is at revision {revision or 'none'}, this api needs {_head()}: run `traind db upgrade`"
         )
     degraded = [] if _redis_answers(service) else ["redis"]
+    if (lack := service.storage.lack()) is not None:
+        log.warning("the database has no room for checkpoints", reason=lack)
+        degraded.append("storage")
     return Ready(status="degraded" if degraded else "ok", degraded=degraded)
 
 

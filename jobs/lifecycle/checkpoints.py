@@ -88,6 +88,16 @@ def begin_checkpoint(
     return CheckpointRef(ident, step, values["model_blob_id"], values["state_blob_id"])
 
 
+def note_no_room(conn: Connection, lease: Lease, *, step: int, kind: str, reason: str) -> None:
+    """An event: for `reason` the checkpoint of `step` is not taken in. An interval's is skipped, any other waits.
+
+    Raises Fenced.
+    """
+    row = lock(conn, lease)
+    event = "checkpoint-skipped" if kind == "interval" else "checkpoint-waits"
+    note(conn, row, event, {"step": step, "kind": kind, "reason": reason})
+
+
 def put_chunk(conn: Connection, lease: Lease, *, blob_id: int, seq: int, data: bytes) -> None:
     """Store chunk `seq` of an uploading blob; one that is there already stays as it is. Raises Fenced."""
     mine = select(job.c.id).where(fence(lease)).cte("mine")

@@ -8,10 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import Engine
+
+from jobs.settings import Settings
+from jobs.storage import Storage
 from local.doctor.findings import Finding, bytes_text, error, ok, warning
 
 LEAST_FREE_BYTES = 100_000_000
 AMPLE_FREE_BYTES = 1_000_000_000
+NO_WORKER = "`traind up --no-worker` starts a service that cannot start otherwise"
 LARGEST_AT_ONCE = 4
 """Checkpoints that can lie in the scratch folder together: one restored, one being written, two waiting."""
 
@@ -54,6 +59,22 @@ def disk(place: Place, *, free: float | None = None) -> Finding:
     if left < place.ample:
         return warning(check, f"{what}; {bytes_text(place.ample)} would be ample", fix)
     return ok(check, what)
+
+
+def storage(database: Engine, settings: Settings) -> Finding:
+    """Whether the database takes checkpoints in. Raises DBAPIError."""
+    found = Storage(database, settings)
+    if (lack := found.lack()) is not None:
+        what, _, fix = lack.rpartition(": ")
+        return error("storage", f"no checkpoint is taken in, and no worker takes a job: {what}", f"{fix}; {NO_WORKER}")
+    disk = found.disk()
+    if disk is not None:
+        what = f"{bytes_text(disk.free)} free on the database's disk, of which {bytes_text(disk.floor)} stay free"
+    elif found.quota is None:
+        what = "the database's disk cannot be looked at from here; TRAIND_MAX_STORED_BYTES would set a bound"
+    else:
+        what = f"{bytes_text(found.stored_bytes())} of checkpoints, at most {bytes_text(found.quota)}"
+    return ok("storage", what)
 
 
 def _existing(path: Path) -> Path:

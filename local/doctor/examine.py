@@ -40,6 +40,7 @@ def _everything(target: Target, now: Callable[[], float]) -> Iterator[Finding]:
             looked = _fleet(database)
             seen = looked if isinstance(looked, Fleet) else None
             yield from [looked] if isinstance(looked, Finding) else _capacity(database, looked)
+            yield from _tried("storage", lambda: [disks.storage(database, target.settings)])
     if target.redis_url is not None:
         yield from doorbell.look(target.redis_url, embedded=target.redis_embedded)
     yield from _machine(target, seen or Fleet())

@@ -197,3 +197,13 @@ def test_without_redis_the_service_is_degraded_and_takes_jobs(database_url: str)
         assert client.get("/readyz").json() == {"status": "degraded", "degraded": ["redis"]}
         answer = client.post("/v1/jobs", json=SPEC, headers={"Authorization": f"Bearer {key}"})
         assert answer.status_code == 202
+
+
+def test_without_room_for_checkpoints_the_service_is_degraded_and_takes_jobs(database_url: str, redis_url: str) -> None:
+    settings = Settings(database_url=database_url, redis_url=redis_url, min_free_disk_bytes=2**60)  # type: ignore[arg-type]
+    with TestClient(create_app(settings)) as client:
+        with client.app.state.service.engine.begin() as conn:  # type: ignore[attr-defined]
+            key = keys.create(conn, 1, name="t", scopes=["write"])
+        assert client.get("/readyz").json() == {"status": "degraded", "degraded": ["storage"]}
+        answer = client.post("/v1/jobs", json=SPEC, headers={"Authorization": f"Bearer {key}"})
+        assert answer.status_code == 202

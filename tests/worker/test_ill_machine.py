@@ -15,9 +15,10 @@ from sqlalchemy import Row
 from jobs.queries import WorkerRow, WorkerState, list_workers
 from local.doctor import fleet
 from local.doctor.findings import Level
+from tests.disks import MEBIBYTE, fill, small_disk
 from tests.worker.conftest import StartWorker
 from tests.worker.service import BRIEF, LONG, Service, until
-from tests.worker.test_machine_faults import MEBIBYTE, codes, fill, small_disk
+from tests.worker.test_machine_faults import codes
 
 LARGE = BRIEF | {"model": {"name": "mlp", "hidden": [8_000]}}
 """Its checkpoint needs some 7 MB."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -18,12 +17,12 @@ from uuid import UUID
 import psutil
 import pytest
 
+from tests.disks import MEBIBYTE, fill, small_disk
 from tests.folders import found
 from tests.worker.conftest import StartWorker
 from tests.worker.memory import memory_group
 from tests.worker.service import BRIEF, LONG, Service, until
 
-MEBIBYTE = 1 << 20
 HUGE = BRIEF | {
     "dataset": {"name": "synthetic_regression", "n_samples": 100, "n_features": 16},
     "model": {"name": "mlp", "hidden": [30_000, 30_000]},
@@ -190,31 +189,6 @@ def asks_to_be_killed(process: psutil.Process) -> int:
 def codes(service: Service, job_id: UUID) -> list[str]:
     """Of the job's ended attempts."""
     return [attempt.error["code"] for attempt in service.attempts(job_id) if attempt.error]
-
-
-@contextmanager
-def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
-    """A file system of its own; the test is skipped where none can be mounted, as for anybody but root."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=700", "traind-test", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """A file that takes all the room there is, and what becomes free for a while after."""
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        ends_at = time.monotonic() + 1
-        while time.monotonic() < ends_at:
-            with contextlib.suppress(OSError):
-                file.write(bytes(4_096))
-    return filler
 
 
 @contextmanager

@@ -16,7 +16,9 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from jobs.errors import Fenced
+from jobs.settings import Settings
 from jobs.states import State
+from jobs.storage import Storage
 from tests.training.scenario import trainer_job
 from tests.worker.service import PATIENT
 from worker import health, output
@@ -150,9 +152,9 @@ def test_a_folder_that_was_swept_away_is_made_again_and_kept(tmp_path: Path, swe
     assert not list(scratch_dir.iterdir())
 
 
-def test_a_worker_rests_longer_with_each_job_that_meets_its_fault(tmp_path: Path) -> None:
+def test_a_worker_rests_longer_with_each_job_that_meets_its_fault(engine: Engine, tmp_path: Path) -> None:
     with own_folder(tmp_path, uuid.uuid4()) as scratch:
-        condition = Condition(scratch)
+        condition = Condition(scratch, Storage(engine, Settings(min_free_disk_bytes=0)))
         ident = uuid.uuid4()
         condition.attempted(ident, None)
         assert condition.look()

@@ -117,8 +117,7 @@ def number(value: float | None) -> str:
 
 
 def when(moment: datetime | None) -> str:
-    """A time in this machine's time zone, with the zone: "2026-01-31 14:05:00 CET"; empty where there is none."""
-    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def duration(seconds: float | None) -> str:

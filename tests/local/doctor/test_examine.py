@@ -41,10 +41,10 @@ from tests.local.doctor.pooling import pooled
 from tests.local.up import Up, traind
 
 CHECKS = {
-    *("database", "pooler", "durability", "clock", "migrations", "privileges", "connections", "redis"),
+    *("database", "pooler", "durability", "clock", "migrations", "privileges", "connections", "storage", "redis"),
     *("versions", "kernel", "gpu", "disk scratch", "workers", "jobs", "blobs"),
 }
-OF_THE_TABLES = {"privileges", "connections", "workers", "jobs", "blobs"}
+OF_THE_TABLES = {"privileges", "connections", "storage", "workers", "jobs", "blobs"}
 OF_THE_DATABASE = OF_THE_TABLES | {"pooler", "durability", "clock", "migrations"}
 PASSWORD = "horse/battery:staple"
 
@@ -67,6 +67,24 @@ def test_all_is_looked_at_and_well(examined: Examine, engine: Engine) -> None:
     found = examined()
     assert checks(found) == CHECKS
     assert [each for each in bad(found) if each[0] != "durability"] == []
+
+
+def test_no_room_for_checkpoints(examined: Examine, engine: Engine) -> None:
+    """By the floor on the server's disk, which tells where it is, and by the quota."""
+    (full,) = [each for each in examined(TRAIND_MIN_FREE_DISK_BYTES=str(2**60)) if each.check == "storage"]
+    assert full.level is Level.ERROR
+    assert "no checkpoint is taken in" in full.what
+    assert full.fix is not None
+    assert "traind rm" in full.fix
+    assert "traind up --no-worker" in full.fix
+    with engine.begin() as conn:
+        insert_blob(conn, 1, 3_000_000)
+    (quota,) = [
+        each
+        for each in examined(TRAIND_MAX_STORED_BYTES="1", TRAIND_MIN_FREE_DISK_BYTES="0")
+        if each.check == "storage"
+    ]
+    assert "TRAIND_MAX_STORED_BYTES" in quota.what
 
 
 def test_postgres_is_down_and_the_rest_is_still_looked_at(examined: Examine) -> None:
