@@ -87,6 +87,7 @@ _JOB: Json = {
         "eval_every": 46,
         "device": "cpu",
         "threads": 2,
+        "memory_bytes": 283324752,
     },
     "progress": {
         "step": 460,

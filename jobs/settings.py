@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     is frozen costs a request about twice as long."""
     max_body_bytes: Annotated[int, Field(ge=1_024, le=2**30)] = 1_048_576
     """Largest request body; a larger one is refused with 413."""
+    max_job_memory_bytes: Annotated[int, Field(ge=2**29)] | None = None
+    """Largest estimate of a job's memory (`memory_bytes` in its `resolved`) that a submit takes; no limit if not
+    given."""
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:%-]{1,253}$")] = "127.0.0.1"
     """Address that the api listens on."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8321

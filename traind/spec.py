@@ -553,6 +553,9 @@ class Resolved(Part):
     """The number of steps behind "once an epoch", too."""
     device: Literal["cpu", "cuda"] | None = None
     threads: int | None = None
+    memory_bytes: int | None = None
+    """Estimate of the largest resident memory of its trainer on a CPU, mostly within 0.9 and 1.5 of the real one; null
+    for device cuda, whose memory is not estimated."""
 
 
 Json = dict[str, Any]

@@ -19,6 +19,7 @@ from api.service import ServiceDep
 from api.views import attempt_view, event_view, job_path, job_view
 from jobs import queries
 from jobs.catalog import resolve
+from jobs.catalog.memory import refuse_above
 from jobs.lifecycle.submit import submit
 from jobs.queries import ShownState
 from traind.errors import InvalidSpec
@@ -100,6 +101,7 @@ def submit_job(
     """The spec is judged completely before anything is stored: what is accepted can run."""
     spec = _spec(body)
     resolved = resolve(spec)
+    refuse_above(service.settings.max_job_memory_bytes, spec, resolved)
     with service.engine.begin() as connection:
         submitted = submit(
             connection, project_id=caller.project_id, spec=spec, resolved=resolved, idempotency_key=idempotency_key

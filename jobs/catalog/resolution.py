@@ -6,6 +6,7 @@ from math import ceil, prod
 from typing import Literal
 
 from jobs.catalog.datasets import DatasetFacts, facts
+from jobs.catalog.memory import estimate
 from jobs.catalog.models import layers, parameter_shapes
 from jobs.catalog.optimizers import param_groups
 from jobs.catalog.shapes import Shape, output_shape
@@ -34,7 +35,7 @@ def resolve(spec: JobSpec) -> Resolved:
         problems += invalid.problems
     if problems:
         raise InvalidSpec(problems)
-    return Resolved(
+    resolved = Resolved(
         dataset_sha256=data.sha256,
         input_shape=data.input_shape,
         n_outputs=data.n_outputs,
@@ -49,6 +50,8 @@ def resolve(spec: JobSpec) -> Resolved:
         device=_DEVICES[spec.resources.device],
         threads=spec.training.threads,
     )
+    on_gpu = spec.resources.device is Device.CUDA
+    return resolved.model_copy(update={"memory_bytes": None if on_gpu else estimate(spec, resolved).peak_bytes})
 
 
 def _batch_size(spec: JobSpec, data: DatasetFacts, problems: list[Problem]) -> int:

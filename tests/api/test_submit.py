@@ -161,3 +161,20 @@ def test_no_redis_turns_a_committed_submit_into_an_error(
     assert own_app.get("/readyz").json()["degraded"] == ["redis"]
     cancelled = own_app.post(f"{answer.json()['links']['self']}/cancel", headers={"Authorization": f"Bearer {key}"})
     assert cancelled.json()["state"] == "cancelled"
+
+
+def test_a_job_above_the_memory_limit_is_refused_and_one_below_is_not(
+    own_app: TestClient, project_id: int, engine: Engine
+) -> None:
+    service = own_app.app.state.service  # type: ignore[attr-defined]
+    service.settings = service.settings.model_copy(update={"max_job_memory_bytes": 2**29})
+    with engine.begin() as conn:
+        auth = {"Authorization": f"Bearer {create(conn, project_id, name='test', scopes=['write', 'read'])}"}
+    large = SPEC | {"model": {"name": "mlp", "hidden": [4096, 4096]}}
+    problem = own_app.post("/v1/jobs", json=large, headers=auth).json()
+    assert (problem["status"], problem["code"], problem["pointer"]) == (422, "invalid-spec", "/model")
+    assert problem["errors"][0]["code"] == "memory"
+    assert "at most 0.54 GB (TRAIND_MAX_JOB_MEMORY_BYTES)" in problem["detail"]
+    assert own_app.get("/v1/jobs", headers=auth).json()["jobs"] == []
+    accepted = own_app.post("/v1/jobs", json=SPEC, headers=auth).json()
+    assert 0 < accepted["resolved"]["memory_bytes"] < 2**29

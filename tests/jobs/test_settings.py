@@ -24,6 +24,8 @@ def test_the_page_is_current() -> None:
         ("lease_seconds", "inf"),
         ("heartbeat_seconds", "59"),
         ("max_body_bytes", "0"),
+        ("max_job_memory_bytes", "8"),
+        ("max_job_memory_bytes", "8GB"),
         ("port", "65536"),
         ("worker_device", "tpu"),
         ("worker_threads", "0"),
