@@ -29,7 +29,7 @@ from traind.cli.output import duration, note, number, show, stderr
 from traind.cli.plots import Scale, sparkline
 from traind.client import Client, Job
 
-POLL_SECONDS = 0.15
+POLL_SECONDS = 0.25
 STUCK_SECONDS = 120.0
 CURVES = ("val/accuracy", "train/loss")
 CURVE_CELLS = 40

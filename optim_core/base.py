@@ -5,9 +5,11 @@ A subclass holds its options and errors, and says how the plain rule updates one
 keeps groups, hooks and `state_dict`.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from math import sqrt
+from types import MethodType
 from typing import Any, ClassVar
 
 import torch
@@ -186,7 +188,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             increment_version(written)
             sums = measured
         if left:
-            self._update_left(left, sums)
+            unguarded(self._update_left)(left, sums)
         if sums is not None:
             self.measured = tuple(
                 GroupTelemetry(sqrt(grad), sqrt(update), sqrt(weight), self.rate_quantiles(group))
@@ -287,9 +289,18 @@ class RuleOptimizer(torch.optim.Optimizer):
             if isinstance(param_group.get("params"), Iterator):
                 param_group = param_group | {"params": list(param_group["params"])}
             refuse_unsupported({**self.defaults, **param_group})
-        super().add_param_group(param_group)
+        unguarded(super().add_param_group)(param_group)
         if self._scales is not None:
             self._scales.append(1.0)  # clipped are the gradients that there were
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's."""
+        state: dict[str, Any] = unguarded(super().state_dict)()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's; refused options are a ValueError."""
+        unguarded(super().load_state_dict)(state_dict)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for group in state["param_groups"]:
@@ -299,6 +310,17 @@ class RuleOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for flag in self.flags:
                 group.setdefault(flag, False)
+
+
+def unguarded(method: Any) -> Any:
+    """A method without torch's guard against Dynamo (`torch._disable_dynamo`), if Dynamo is not there to trace it.
+
+    The guard imports Dynamo at the first call, which takes a process longer than a second.
+    """
+    function = getattr(method, "__wrapped__", None)
+    if function is None or torch.compiler.is_dynamo_compiling() or "torch._dynamo" in sys.modules:
+        return method
+    return MethodType(function, method.__self__)
 
 
 def clip_factor(max_norm: float, norm: float) -> float:

@@ -2,7 +2,8 @@
 
 Imports only: no tensor work, no CUDA call, no thread, because each child is a copy of this process. It leaves the
 worker's session and ignores the signals that stop a worker: a trainer ends by its pipes, never by Ctrl-C.
-`torch._dynamo` is what the first optimizer would otherwise import for 1.5 s, `numpy.ma` the first `numpy.unique`.
+`numpy.ma` is what the first `numpy.unique` would otherwise import. `torch._dynamo` is not here: our
+optimizers do without it, and one of torch's imports it for 1.5 s, which only an audit pays.
 """
 
 import os
@@ -11,7 +12,6 @@ import signal
 import numpy.ma
 import safetensors.torch
 import torch
-import torch._dynamo
 
 import optim_core
 import worker.child

@@ -81,7 +81,7 @@ def test_the_demo_compares_the_optimizers_and_keeps_what_it_says(
     job_id = re.findall(r"traind download .* (\S+) -o", done.stderr)[0]
     for name in ("TRAIND_DATABASE_URL", "TRAIND_REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
-    with Service(data_dir) as service, Client(service.url, service.api_key) as client:
+    with Service(data_dir, worker=False) as service, Client(service.url, service.api_key) as client:
         path = client.download(client.checkpoints(job_id)[-1].id, data_dir / "model.safetensors")
         assert load_file(path)
 

@@ -74,14 +74,18 @@ def test_a_bad_spec_is_named(text: str | None, reason: str, tmp_path: Path, caps
 
 def test_ctrl_c_takes_a_checkpoint_that_can_be_resumed(tmp_path: Path) -> None:
     spec = write(tmp_path, training={"steps": 2_000_000, "threads": 1, "eval_every": 2_000_000, "log_every": 1000})
-    command = [sys.executable, "-m", "worker.training", spec, "--out", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-X", "importtime", "-m", "worker.training", spec, "--out", str(tmp_path)]
+    said = tmp_path / "stderr"
+    with said.open("w") as stderr, subprocess.Popen(command, stdout=-1, stderr=stderr, text=True) as process:
         assert process.stdout is not None
         while json.loads(process.stdout.readline())["type"] != "progress":
             pass
         os.kill(process.pid, signal.SIGINT)
-        out, err = process.communicate()
+        out, _ = process.communicate()
+    err = said.read_text()
     assert process.returncode == 130, err
+    assert "torch.optim.optimizer" in err
+    assert "torch._dynamo" not in err, "which takes over a second to import, and is not needed"
     *_, checkpoint, stopped = map(json.loads, out.splitlines())
     assert stopped == {"type": "stopped", "kind": "pause", "step": checkpoint["step"]}
     assert f"stopped at step {stopped['step']}; go on with --resume" in err

@@ -25,7 +25,6 @@ MODULES = (
     "numpy.ma",
     "safetensors.torch",
     "torch",
-    "torch._dynamo",
     "optim_core",
     "worker.child",
     "worker.training.run",
