@@ -77,7 +77,9 @@ def verify_checkpoint(
             idempotency_key=idempotency_key,
         )
         check = queries.get_check(connection, caller.project_id, submitted.job_id)
-    return _accepted(service, response, check, created=submitted.created)
+        answer = check_view(check)  # before the commit: after it nothing may fail
+    _accepted(service, response, check, created=submitted.created)
+    return answer
 
 
 @router.post(
@@ -111,7 +113,9 @@ def audit_job(
             idempotency_key=idempotency_key,
         )
         check = queries.get_check(connection, caller.project_id, submitted.job_id)
-    return _accepted(service, response, check, created=submitted.created)
+        answer = check_view(check)  # before the commit: after it nothing may fail
+    _accepted(service, response, check, created=submitted.created)
+    return answer
 
 
 @router.get(
@@ -141,11 +145,11 @@ def cancel_check(caller: Writer, service: ServiceDep, check_id: UUID, response: 
     """As for a job: at once where it waits, `cancelling` for a moment where it runs. May be repeated."""
     with service.engine.begin() as connection:
         state = request_cancel_of_check(connection, project_id=caller.project_id, job_id=check_id)
-        check = queries.get_check(connection, caller.project_id, check_id)
+        answer = check_view(queries.get_check(connection, caller.project_id, check_id))  # before the commit, too
     if state == "cancelling":
         service.notify(check_id)
         response.status_code = 202
-    return check_view(check)
+    return answer
 
 
 @router.get(
@@ -162,11 +166,10 @@ def list_job_checks(
     return CheckList(checks=[check_view(check) for check in found])
 
 
-def _accepted(service: Service, response: Response, check: CheckRow, *, created: bool) -> Check:
-    answer = check_view(check)
+def _accepted(service: Service, response: Response, check: CheckRow, *, created: bool) -> None:
+    """After the commit: wake a worker, and say where the check is."""
+    response.headers["Location"] = check_path(check.id)
     if created:
         service.ring(check.queue)
-    response.headers["Location"] = check_path(check.id)
-    if not created:
+    else:
         response.headers["Idempotent-Replayed"] = "true"
-    return answer
