@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.traind.commands import Here
 from traind.cli import documents
 from traind.cli.draft import FLAGS, BadFlag, Draft
 from traind.cli.errors import Refused
@@ -182,3 +183,31 @@ def test_the_services_own_problems_are_explained_the_same_way(from_file: Draft) 
         ":4 (/model/hidden/0): too wide",
         ":1 (/): the whole",
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--label", "a=b", "--label", "a=c"), "--label a: given twice; which value of /labels/a is meant"),
+        (("--label", "a=b", "--label", "a=b"), "--label a: given twice"),
+        (("--set", "training.seed=1", "--set", "training.seed=2"), "--set training.seed: given twice"),
+        (("--set", "labels.a=b", "--label", "a=c"), "--label a: --set labels.a has set it already"),
+        (("--seed", "1", "--set", "training.seed=2"), "--set training.seed: --seed has set it already"),
+        (("--seed", "1", "--set", "training={}"), "--set training: --seed has set it already"),
+        (("--idempotency-key", ""), "idempotency_key: give 1 to 255 printable ASCII"),
+        (("--idempotency-key", "a\nb"), "idempotency_key: give 1 to 255 printable ASCII"),
+    ],
+)
+def test_nothing_that_is_given_is_passed_over(here: Here, options: tuple[str, ...], reason: str) -> None:
+    given = ("--dataset", "digits", "--model", "mlp", "--optimizer", "adam", *options)
+    done = here("submit", *given, env={"TRAIND_URL": "http://127.0.0.1:1", "TRAIND_API_KEY": "td_x"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert reason in done.stderr
+
+
+def test_a_part_and_then_a_field_in_it_can_be_set(from_file: Draft) -> None:
+    from_file.assign("optimizer={name: adam, lr: 1}")
+    from_file.assign("optimizer.lr=2")
+    from_file.label("study=mine")
+    assert from_file.document["optimizer"] == {"name": "adam", "lr": 2}
+    assert from_file.document["labels"] == {"study": "mine"}

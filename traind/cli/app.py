@@ -123,6 +123,8 @@ def _report_api_error(error: ApiError) -> None:
 def exit_code(error: TraindError) -> int:
     if isinstance(error, CliError):
         return error.exit_code
-    if isinstance(error, InvalidSpec) or (isinstance(error, ApiError) and error.status in (400, 413, 422)):
+    if isinstance(error, ApiError) and (error.status in (400, 413, 422) or error.code == "invalid-parameter"):
+        return USAGE
+    if isinstance(error, InvalidSpec):
         return USAGE
     return FAILED

@@ -80,7 +80,12 @@ class Draft:
         self.put(["labels", key], value, f"--label {key}")
 
     def put(self, path: Sequence[str], value: Any, origin: str) -> None:
-        """Set the field at `path`, making the mappings on the way. Raises BadFlag."""
+        """Set the field at `path`, making the mappings on the way. Raises BadFlag, also if another flag has set it."""
+        pointer = "/" + "/".join(_escaped(path))
+        for field, earlier in self._origins.items():
+            if field == pointer or field.startswith(f"{pointer}/"):
+                twice = "given twice" if earlier == origin else f"{earlier} has set it already"
+                raise BadFlag(f"{origin}: {twice}; which value of {field} is meant?")
         here: Any = self.document
         for i, key in enumerate(path):
             if not isinstance(here, dict | list):
@@ -90,7 +95,7 @@ class Draft:
                 here[at] = value
             else:
                 here = here[at] if isinstance(here, list) else here.setdefault(at, {})
-        self._origins["/" + "/".join(_escaped(path))] = origin
+        self._origins[pointer] = origin
 
     def check(self) -> None:
         """Judge the spec by itself. Raises Refused."""

@@ -51,7 +51,7 @@ def submit(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=RESOURCES)] = None,
     queue: Annotated[str | None, typer.Option(rich_help_panel=RESOURCES)] = None,
     priority: Annotated[int | None, typer.Option(help="Higher starts first.", rich_help_panel=RESOURCES)] = None,
-    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Can be given several times.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Repeat it for other keys.")] = None,
     assign: Annotated[
         list[str] | None,
         typer.Option(
