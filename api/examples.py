@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from jobs.catalog import resolve
+from traind.spec import JobSpec
+
 Json = dict[str, Any]
 
 JOB_ID = "019a9d2c-3f51-7c1e-b8a2-5d0e6f7a8b9c"
@@ -53,6 +56,7 @@ SPECS: Json = {
     },
 }
 
+_MODEL = resolve(JobSpec.model_validate(SPEC)).model
 _SUMMARY: Json = {
     "last": {"train/loss": 0.081, "val/loss": 0.112, "val/accuracy": 0.966},
     "best": {"val/accuracy": {"value": 0.969, "step": 414}, "val/loss": {"value": 0.109, "step": 414}},
@@ -88,6 +92,7 @@ _JOB: Json = {
         "device": "cpu",
         "threads": 2,
         "memory_bytes": 283324752,
+        "model": _MODEL.model_dump(mode="json") if _MODEL else None,
     },
     "progress": {
         "step": 460,

@@ -1,6 +1,6 @@
-"""traind for Python: `JobSpec`, `Client` and the errors, imported only when they are used.
+"""traind for Python: `JobSpec`, `Client`, `load_model` and the errors, imported only when they are used.
 
-    from traind import Client, JobSpec
+    from traind import Client, JobSpec, load_model
 
 `import traind` itself loads nothing, so that the CLI starts quickly and the service's processes pay for what they use.
 """
@@ -14,20 +14,24 @@ if TYPE_CHECKING:
     from traind.client import Client as Client
     from traind.errors import ApiError as ApiError
     from traind.errors import InvalidSpec as InvalidSpec
+    from traind.errors import ModelUnreadable as ModelUnreadable
     from traind.errors import Problem as Problem
     from traind.errors import TraindError as TraindError
     from traind.spec import JobSpec as JobSpec
+    from traind.weights import load_model as load_model
 
 _HOMES = {
     "ApiError": "traind.errors",
     "Client": "traind.client",
     "InvalidSpec": "traind.errors",
     "JobSpec": "traind.spec",
+    "ModelUnreadable": "traind.errors",
     "Problem": "traind.errors",
     "TraindError": "traind.errors",
+    "load_model": "traind.weights",
 }
 
-__all__ = ["ApiError", "Client", "InvalidSpec", "JobSpec", "Problem", "TraindError"]
+__all__ = ["ApiError", "Client", "InvalidSpec", "JobSpec", "ModelUnreadable", "Problem", "TraindError", "load_model"]
 
 
 def __getattr__(name: str) -> Any:

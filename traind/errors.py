@@ -2,6 +2,7 @@
 
     TraindError                 code, retryable
     ├── InvalidSpec             the spec cannot run; `problems` name each field by JSON pointer
+    ├── ModelUnreadable         a file of weights that cannot be loaded
     └── ApiError                the service answered with a problem document, or not at all
 
 Codes are kebab-case and stable. Other packages derive their own roots from TraindError.
@@ -86,6 +87,12 @@ def pointer(loc: Sequence[str | int], document: Any) -> str:
         except (KeyError, IndexError, TypeError):
             here = None
     return "".join(f"/{part}" for part in parts)
+
+
+class ModelUnreadable(TraindError):
+    """A file of weights is damaged, not of traind, or does not describe its model."""
+
+    code = "model-unreadable"
 
 
 class ApiError(TraindError):

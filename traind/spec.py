@@ -28,6 +28,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from traind.architecture import Architecture
+
 SPEC_VERSION: Final = 1
 INT32_MAX = 2**31 - 1
 
@@ -556,6 +558,8 @@ class Resolved(Part):
     memory_bytes: int | None = None
     """Estimate of the largest resident memory of its trainer on a CPU, mostly within 0.9 and 1.5 of the real one; null
     for device cuda, whose memory is not estimated."""
+    model: Architecture | None = None
+    """What one needs to use the weights without traind; null for jobs that an earlier version took in."""
 
 
 Json = dict[str, Any]

@@ -6,6 +6,7 @@ compares it with torch.
     resolve      spec -> Resolved, or InvalidSpec with a JSON pointer per bad field
     datasets     shapes, sizes, classes, hashes
     models       every model as a list of layers; shapes and parameter names
+    architecture a model as data that torch alone can use, for `resolved` and each file of weights
     optimizers   which parameters belong to which param group, with which options
 """
 

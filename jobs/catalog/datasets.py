@@ -34,6 +34,10 @@ class DatasetFacts:
     n_train: int
     n_validation: int
     split: str
+    values: str
+    """What its raw values are, and how they lie in `input_shape`."""
+    classes: tuple[str, ...] | None = None
+    """Names of the classes by index; None if they are only numbers, or there are none."""
     sources: dict[str, str] = field(default_factory=dict)
     normalisation: Normalisation | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -62,6 +66,8 @@ DIGITS = DatasetFacts(
     n_train=1_442,
     n_validation=355,
     split="validation: the 5th, 10th, 15th, ... sample of each class in the file's order",
+    values="grey levels from 0 (no ink) to 16, as [channel, row, column]",
+    classes=tuple("0123456789"),
     sources={"digits.csv": "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8"},
     normalisation=Normalisation(mean=4.882173196948682, std=6.018520911287141),
 )
@@ -75,6 +81,19 @@ FASHION_MNIST = DatasetFacts(
     n_train=60_000,
     n_validation=10_000,
     split="train: the first train_size of argsort(PCG64(0).random_raw(60000)), stable; validation: the t10k files",
+    values="grey levels from 0 (background) to 255, as [channel, row, column]",
+    classes=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
     sources={
         "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
         "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -116,5 +135,6 @@ def _synthetic(
         n_train=dataset.n_samples - n_validation,
         n_validation=n_validation,
         split="validation: the last fifth",
+        values="features, standardised where the data set is made",
         parameters=dataset.model_dump(exclude={"name"}),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import ceil, prod
 from typing import Literal
 
+from jobs.catalog.architecture import architecture
 from jobs.catalog.datasets import DatasetFacts, facts
 from jobs.catalog.memory import estimate
 from jobs.catalog.models import layers, parameter_shapes
@@ -24,13 +25,14 @@ def resolve(spec: JobSpec) -> Resolved:
     steps_per_epoch = ceil(data.n_train / batch_size)
     total_steps = _total_steps(spec, steps_per_epoch, problems)
     _check_metric(spec, data, problems)
-    n_parameters = 0
+    n_parameters, described = 0, None
     try:
         model = layers(spec.model, data.input_shape, data.n_outputs)
         shapes = parameter_shapes(model, data.input_shape)
         n_parameters = sum(map(prod, shapes.values()))
         _check_batch_norm(model, data, batch_size, total_steps, problems)
         param_groups(spec.optimizer, list(shapes))
+        described = architecture(data, model)
     except InvalidSpec as invalid:
         problems += invalid.problems
     if problems:
@@ -49,6 +51,7 @@ def resolve(spec: JobSpec) -> Resolved:
         eval_every=spec.training.eval_every or steps_per_epoch,
         device=_DEVICES[spec.resources.device],
         threads=spec.training.threads,
+        model=described,
     )
     on_gpu = spec.resources.device is Device.CUDA
     return resolved.model_copy(update={"memory_bytes": None if on_gpu else estimate(spec, resolved).peak_bytes})

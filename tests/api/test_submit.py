@@ -30,6 +30,13 @@ def test_a_job_is_accepted_with_every_default_filled(project: Project) -> None:
     assert (job["state"], job["name"], job["labels"]) == ("queued", "first", {"study": "a"})
     assert job["spec"]["optimizer"]["betas"] == [0.9, 0.999]
     assert job["resolved"]["n_parameters"] == 64 * 128 + 128 + 128 * 10 + 10
+    assert job["resolved"]["model"]["preprocessing"]["mean"] == 4.882173196948682
+    assert job["resolved"]["model"]["layers"][1] == {
+        "name": "1",
+        "module": "Linear",
+        "arguments": {"in_features": 64, "out_features": 128, "bias": True},
+    }
+    assert job["resolved"]["model"]["classes"] == list("0123456789")
     assert job["progress"] == {
         "step": 0,
         "total_steps": job["resolved"]["total_steps"],

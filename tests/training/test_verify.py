@@ -155,6 +155,16 @@ def test_an_open_window_is_compared(whole: Trained, tmp_path: Path) -> None:
     assert one.startswith("state/recorder/sums/train/loss: stored ")
 
 
+@pytest.mark.parametrize("described", [{}, {"model": {"dataset": "digits"}}], ids=["not", "otherwise"])
+def test_weights_whose_use_an_earlier_version_described_otherwise_or_not_are_equal(
+    whole: Trained, tmp_path: Path, described: dict[str, Any]
+) -> None:
+    subject = files(whole.checkpoint(34), tmp_path)
+    tensors, document = read_tensors(subject.model_path)
+    write_tensors(subject.model_path, tensors, {"aliases": document["aliases"]} | described)
+    assert checked(tmp_path, whole, 34, start=17, subject=subject)["equal"]
+
+
 def test_a_wrong_hash_alone_is_not_equal(whole: Trained, tmp_path: Path) -> None:
     found = checked(tmp_path, whole, 34, intact={"model": True, "state": False})
     assert (found["equal"], found["n_different"], found["rest"]) == (False, 0, [])

@@ -129,7 +129,16 @@ def _details(job: Job) -> Iterator[tuple[str, object]]:
         yield name.removesuffix("_at"), when(getattr(job, name))
     for part in ("dataset", "model", "optimizer", "schedule", "training", "resources"):
         yield part, _compact(job.spec.get(part, {}))
-    yield "resolved", _compact(job.resolved)
+    yield "resolved", _compact({key: value for key, value in job.resolved.items() if key != "model"})
+    yield "layers", _layers(job.resolved.get("model"))
+
+
+def _layers(model: Mapping[str, Any] | None) -> str:
+    """As torch.nn is called."""
+    if model is None:
+        return ""
+    calls = ((layer["module"], layer["arguments"].items()) for layer in model["layers"])
+    return "  ".join(f"{module}({', '.join(f'{key}={value}' for key, value in given)})" for module, given in calls)
 
 
 def _saved(step: int | None) -> str:

@@ -41,11 +41,19 @@ class Checkpoints:
     """Writes one checkpoint at a time; use it as a context manager, which waits for the last one."""
 
     def __init__(
-        self, model: nn.Module, optimizer: Optimizer, scratch_dir: Path, emit: Callable[[Message], None]
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        scratch_dir: Path,
+        emit: Callable[[Message], None],
+        *,
+        architecture: Document | None = None,
     ) -> None:
+        """`architecture` goes into the document of each file of weights, under "model"."""
         self._model, self._optimizer = model, optimizer
         self._scratch_dir = scratch_dir
         self._emit = emit
+        self._described = {} if architecture is None else {"model": architecture}
         self._buffers = Tensors()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
@@ -109,7 +117,7 @@ class Checkpoints:
         model_path = self._scratch_dir / f"step-{snapshot.step}-model.safetensors"
         state_path = self._scratch_dir / f"step-{snapshot.step}-state.safetensors"
         try:
-            model = write_tensors(model_path, snapshot.model, {"aliases": snapshot.aliases})
+            model = write_tensors(model_path, snapshot.model, {"aliases": snapshot.aliases} | self._described)
             state = write_tensors(state_path, snapshot.state, snapshot.document | {"model_crc32": model.crc32})
         except OSError as error:
             raise self._failed(error) from error

@@ -26,7 +26,8 @@ def train(job: TrainerJob, emit: Emit, control: Control) -> None:
     emit(Ready(session.fingerprint, job.resolved.n_parameters, session.step, differences))
     emit(Phase("train"))
     outbox = Outbox(emit, session.recorder, job.resolved)
-    with Checkpoints(session.model, session.optimizer, job.scratch_dir, emit) as checkpoints:
+    described = session.architecture
+    with Checkpoints(session.model, session.optimizer, job.scratch_dir, emit, architecture=described) as checkpoints:
         try:
             end = _steps(job, session, outbox, checkpoints, control)
         except Divergence as divergence:

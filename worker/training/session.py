@@ -10,7 +10,9 @@ from time import perf_counter
 import torch
 from torch import nn
 
+from jobs.catalog.architecture import architecture
 from jobs.catalog.datasets import facts
+from jobs.catalog.models import layers
 from traind.spec import Optimizer as OptimizerSpec
 from worker.training.data import Data, load_data
 from worker.training.early_stopping import Stopping
@@ -40,6 +42,8 @@ class Session:
     stopping: Stopping
     watch: Watch
     fingerprint: Fingerprint
+    architecture: Document
+    """What goes into each file of weights, so that they can be used without traind."""
     step: int = 0
     last_saved: int | None = None
     """Step of the newest checkpoint."""
@@ -80,7 +84,8 @@ def prepare(job: TrainerJob, emit: Emit, *, build: Build = build_optimizer) -> t
     stopping = Stopping(spec.training.early_stopping)
     watch = Watch(spec.training.divergence, model)
     here = fingerprint(device, _dataset_sha256(job))
-    session = Session(model, data, optimizer, loss_function(resolved.loss), recorder, stopping, watch, here)
+    loss_of, described = loss_function(resolved.loss), _architecture(job)
+    session = Session(model, data, optimizer, loss_of, recorder, stopping, watch, here, described)
     return session, _restore(session, job)
 
 
@@ -93,6 +98,12 @@ def _restore(session: Session, job: TrainerJob) -> list[str]:
     session.stopping.restore(document["stopping"])
     session.watch.restore(document.get("watch"))
     return differences(session.fingerprint, document["fingerprint"])
+
+
+def _architecture(job: TrainerJob) -> Document:
+    """Worked out again: a job that an earlier version took in has none in `resolved`."""
+    data = facts(job.spec.dataset)
+    return architecture(data, layers(job.spec.model, data.input_shape, data.n_outputs)).model_dump(mode="json")
 
 
 def _dataset_sha256(job: TrainerJob) -> str:

@@ -1,9 +1,10 @@
 """What a checkpoint holds, and how it gets back into model and optimizer.
 
 Two files. `model` has the tensors of `model.state_dict()` under exactly their names; of tied ones the first only, with
-`aliases` in its document. `state` has all else that the next step depends on: optimizer state as
-"optimizer/<parameter>/<key>", random generators as "rng/<device>", and a document with step, open metric windows,
-early stopping and fingerprint. The order of batches and the learning rate follow from the step.
+`aliases` in its document, and `model`, what one needs to use them (`traind.architecture`). `state` has all else that
+the next step depends on: optimizer state as "optimizer/<parameter>/<key>", random generators as "rng/<device>", and a
+document with step, open metric windows, early stopping and fingerprint. The order of batches and the learning rate
+follow from the step.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def read_tensors(
             return {name: file.get_tensor(name).clone() for name in file.keys()}, document  # noqa: SIM118, no dict
     except OSError as error:
         raise CheckpointUnreadable(f"{path} cannot be read: {error}") from error
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointCorrupt(f"{path} cannot be read as a checkpoint: {error}") from error
 
 

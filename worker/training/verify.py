@@ -36,8 +36,9 @@ from worker.training.tensor_file import read_tensors
 
 MAX_DIFFERENCES = 100
 """Of those found so many are described; all are counted."""
-_APART = {"fingerprint", "crc32", "model_crc32"}
-"""Of a checkpoint's document: compared by other means."""
+_APART = {"fingerprint", "crc32", "model_crc32", "model"}
+"""Of a checkpoint's document: compared by other means, but for `model`. Another version may describe otherwise how the
+weights are used, or not at all."""
 
 
 def verify(job: TrainerJob, task: Verify, emit: Emit, control: Control) -> None:
