@@ -12,6 +12,7 @@ import pytest
 
 from local.process import Family
 from local.servers import Servers
+from tests.traind.commands import here  # noqa: F401  a fixture
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from jobs.keys import authenticate
 from tests.local.up import EMBEDDED, Up
+from tests.traind.commands import Here
 
 
 @pytest.fixture
@@ -65,8 +66,8 @@ def test_a_key_opens_what_its_scopes_say_until_it_is_revoked(env: dict[str, str]
         (("ls", "--project", "\x1b[31mred"), "no project"),
     ],
 )
-def test_bad_input_says_what_is_wrong(env: dict[str, str], arguments: tuple[str, ...], says: str) -> None:
-    done = keys(env, *arguments)
+def test_bad_input_says_what_is_wrong(here: Here, env: dict[str, str], arguments: tuple[str, ...], says: str) -> None:
+    done = here("keys", *arguments, env=env)
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -86,8 +87,8 @@ def test_without_a_database_it_says_where_the_local_key_is(tmp_path: Path) -> No
         ({"TRAIND_LEASE_SECONDS": "soon"}, "TRAIND_LEASE_SECONDS"),
     ],
 )
-def test_what_cannot_be_used_is_named(env: dict[str, str], changes: dict[str, str], says: str) -> None:
-    done = keys(env | changes, "ls")
+def test_what_cannot_be_used_is_named(here: Here, env: dict[str, str], changes: dict[str, str], says: str) -> None:
+    done = here("keys", "ls", env=env | changes)
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -117,8 +118,8 @@ def test_a_project_has_keys_of_its_own(env: dict[str, str], engine: Engine) -> N
         ("x" * 300, "300"),
     ],
 )
-def test_a_bad_project_name_is_refused(env: dict[str, str], name: str, says: str) -> None:
-    done = traind(env, "projects", "create", name)
+def test_a_bad_project_name_is_refused(here: Here, env: dict[str, str], name: str, says: str) -> None:
+    done = here("projects", "create", name, env=env)
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr

@@ -13,7 +13,7 @@ import pytest
 
 from local.supervisor import Service
 from tests.conftest import Servers, fresh_database
-from tests.traind.commands import Here
+from tests.traind.commands import here  # noqa: F401  a fixture
 from traind.client import Client, Job
 
 SPEC: dict[str, Any] = {
@@ -24,11 +24,6 @@ SPEC: dict[str, Any] = {
     "optimizer": {"name": "adam", "lr": 0.005},
     "training": {"epochs": 3, "batch_size": 32, "checkpoint_every": 46, "threads": 1},
 }
-
-
-@pytest.fixture
-def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
-    return Here(capsys, monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ from tests.local.doctor.conftest import Examine
 from tests.local.doctor.judged import bad
 from tests.local.doctor.pooling import pooled
 from tests.local.up import Up, traind
+from tests.traind.commands import Here
 
 CHECKS = {
     *("database", "pooler", "durability", "clock", "migrations", "privileges", "connections", "storage", "redis"),
@@ -209,8 +210,8 @@ def test_orphans_are_found_and_gc_removes_them(
         ({"TRAIND_LEASE_SECONDS": "soon"}, "TRAIND_LEASE_SECONDS"),
     ],
 )
-def test_gc_without_a_database_says_so(changes: dict[str, str], says: str) -> None:
-    done = traind("gc", **changes)
+def test_gc_without_a_database_says_so(here: Here, embedded: None, changes: dict[str, str], says: str) -> None:
+    done = here("gc", env=changes)
     assert (done.returncode, done.stdout) == (1, "")
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -296,8 +297,8 @@ def test_unusable_settings_are_a_finding(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["-o", "xml"], ["--nonsense"], ["everything"]])
-def test_bad_usage_is_exit_code_2(arguments: list[str]) -> None:
-    done = traind("doctor", *arguments)
+def test_bad_usage_is_exit_code_2(here: Here, arguments: list[str]) -> None:
+    done = here("doctor", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
 
 
