@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from local import api_key, folders, listener, preparation, redis, running
 from local.errors import AlreadyRunning
 from local.process import Family, Kept, Program, Steps
 from local.servers import Servers
+from local.worker_state import WorkerState
 from traind import service
 
 LOCK_PATIENCE_SECONDS = 60.0
@@ -31,16 +31,16 @@ STOP_MARGIN_SECONDS = 10.0
 
 
 class Service:
-    """Starts everything on entry (returns when the API answers /readyz and the worker takes jobs), stops it in order
-    on exit.
+    """Starts everything on entry (returns when the API answers /readyz and the worker takes jobs, or has said why it
+    cannot), stops it in order on exit.
 
     data_dir     made if it is missing; an existing one must be empty or a data folder of ours. NOT removed on exit.
     port         0: any free one; None: the setting's (8321), or any free one where that is taken; a number: that
                  one, or an error.
     environment  extra variables for api and worker, e.g. {"TRAIND_FASHION_MNIST_DIR": ...}.
     worker       False: no worker is started; jobs wait, and can be read, cancelled and deleted.
-    report       called with one line of text for what an operator wants to see (a restart, a slow recovery), from
-                 any thread.
+    report       called with one line of text for what an operator wants to see (a restart, a slow recovery, a
+                 worker that falls ill), from any thread.
 
     TRAIND_DATABASE_URL and TRAIND_REDIS_URL each replace an embedded server. Everything that it starts dies with the
     process that entered it, even by kill -9: no clean-up is needed for that. It installs no signal handlers:
@@ -143,25 +143,22 @@ class Service:
             "TRAIND_DATABASE_URL": servers.database_url,
             "TRAIND_REDIS_URL": servers.redis_url,
         }
-        is_ready, ready = os.pipe()
-        started.callback(os.close, is_ready)
-        started.callback(os.close, ready)
+        state = WorkerState(self._report)
+        started.callback(state.close)
         programs = [self._api(environment, listening_fd)]
         if self._with_worker:
-            programs.insert(0, self._worker(environment, ready))
+            programs.insert(0, self._worker(environment, state.told_fd))
         kept = [Kept(family, program, report=self._report) for program in programs]
         for each in kept:
             started.callback(each.stop)
         kept[-1].wait_ready(lambda: listener.answers(self.url, "/readyz"), timeout_seconds=API_START_SECONDS)
         if self._with_worker:
-            kept[0].wait_ready(
-                lambda: bool(select.select([is_ready], [], [], 0)[0]), timeout_seconds=WORKER_START_SECONDS
-            )
+            kept[0].wait_ready(state.ready, timeout_seconds=WORKER_START_SECONDS)
 
-    def _worker(self, environment: Mapping[str, str], ready_fd: int) -> Program:
+    def _worker(self, environment: Mapping[str, str], told_fd: int) -> Program:
         drain = self._settings.drain_seconds + STOP_MARGIN_SECONDS
         return self._program(
-            "worker", ["--ready-fd", str(ready_fd)], environment, stop=[(signal.SIGTERM, drain)], pass_fds=[ready_fd]
+            "worker", ["--tell-fd", str(told_fd)], environment, stop=[(signal.SIGTERM, drain)], pass_fds=[told_fd]
         )
 
     def _api(self, environment: Mapping[str, str], listening_fd: int) -> Program:

@@ -7,9 +7,7 @@ import any other main module again, with Celery and all.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -24,8 +22,9 @@ from jobs.settings import InvalidSettings, load
 from worker.app import hang_up, listen, make_app
 from worker.health import MOST_NAME_CHARACTERS, default_name
 from worker.host import CannotStart, Host, open_host
+from worker.parent import Parent
 from worker.process import WarmUpFailed, warm_up
-from worker.rounds import housekeeping, reaper, sign_of_life, watchdog
+from worker.rounds import housekeeping, reaper, sign_of_life, watchdog, word_to
 from worker.slot import Slot
 from worker.stopping import on_signals
 
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         warm_up(settings.worker_device)
         with open_host(settings, database_url=database_url, redis_url=redis_url, name=arguments.name) as host:
-            return _work(host, once=arguments.once, ready_fd=arguments.ready_fd)
+            return _work(host, once=arguments.once, parent=Parent(arguments.tell_fd))
     except (WarmUpFailed, CannotStart) as error:
         return _refuse(str(error), code=1)
     except OperationalError as error:
@@ -60,7 +59,7 @@ def _refuse(message: str, *, code: int) -> int:
     return code
 
 
-def _work(host: Host, *, once: bool, ready_fd: int | None) -> int:
+def _work(host: Host, *, once: bool, parent: Parent) -> int:
     slot = Slot(host)
     with ExitStack() as stack:
         for rounds in (reaper(host), *housekeeping(host), sign_of_life(host, slot), watchdog(slot)):
@@ -73,18 +72,12 @@ def _work(host: Host, *, once: bool, ready_fd: int | None) -> int:
                 log.info("nothing is due")
             return 0
         on_signals(partial(_stop, slot))
+        host.condition.look()
         stack.enter_context(slot)
         log.info("worker ready", worker=str(host.worker_id), queues=host.settings.worker_queues)
-        _tell_ready(ready_fd)
+        stack.enter_context(word_to(parent, host))
         app = make_app(slot, cluster_id=host.cluster_id, redis_url=host.redis_url)
         return listen(app, name=host.name, queues=host.settings.worker_queues)
-
-
-def _tell_ready(descriptor: int | None) -> None:
-    if descriptor is not None:
-        with contextlib.suppress(OSError):  # whoever waited is gone
-            os.write(descriptor, b".")
-        os.close(descriptor)
 
 
 def _stop(slot: Slot) -> None:
@@ -100,7 +93,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--name", type=_name, default=default_name(), help="shown in the list of workers (default: this machine's)"
     )
-    parser.add_argument("--ready-fd", type=int, help="inherited descriptor to write a byte to once it takes jobs")
+    parser.add_argument(
+        "--tell-fd", type=int, help="inherited descriptor to write a line of JSON to when it takes jobs or falls ill"
+    )
     return parser.parse_args(argv)
 
 

@@ -21,6 +21,7 @@ from jobs.metrics.compact import compact_due
 from jobs.states import State
 from worker.health import write_health
 from worker.host import Host
+from worker.parent import Parent
 from worker.slot import Slot
 
 HUNG = 70
@@ -28,6 +29,7 @@ HUNG = 70
 PARTITIONS_SECONDS = 2.0
 COMPACT_SECONDS = 10.0
 TIDY_SECONDS = 60.0
+TELL_SECONDS = 3.0
 COMPACT_ATTEMPTS = 16
 
 log = structlog.get_logger(__name__)
@@ -140,3 +142,8 @@ def sign_of_life(host: Host, slot: Slot) -> Rounds:
             see_worker(conn, host.worker_id, trouble=trouble)
 
     return Rounds("sign-of-life", round_, seconds=SEEN_SECONDS)
+
+
+def word_to(parent: Parent, host: Host) -> Rounds:
+    """Tells who started this worker whether it takes jobs. A rest of a second or two is no news."""
+    return Rounds("word", lambda: parent.tell(host.condition.trouble), seconds=TELL_SECONDS)

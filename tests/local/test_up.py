@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from local.listener import Listener
+from tests.disks import MEBIBYTE, fill_but, small_disk
 from tests.local.families import PATIENT, assert_gone, guards_of, kill
 from tests.local.up import Up, traind
 
@@ -80,12 +81,24 @@ def test_up_after_a_stop_and_after_every_kind_of_kill_just_works(data_dir: Path,
     assert "Ctrl-C again stops at once" in third.said()
 
 
-def test_it_is_ready_when_a_worker_is(start: Start) -> None:
-    """Once the URL is printed the worker has said so in its log, and stands in the list."""
-    up = start()
-    assert "worker ready" in (up.data_dir / "logs" / "worker.log").read_text()
-    listed = traind("workers", "--data-dir", str(up.data_dir), "-o", "json")
-    assert [worker["state"] for worker in json.loads(listed.stdout)] == ["live"]
+def test_it_is_ready_when_a_worker_is(data_dir: Path, tmp_path: Path) -> None:
+    """Once the URL is printed the worker has said so in its log and stands in the list; if it is ill, `up` says why."""
+    here = ("--data-dir", str(data_dir), "-o", "json")
+    with (
+        small_disk(tmp_path / "scratch", 16 * MEBIBYTE) as disk,
+        closing(Up(data_dir, TRAIND_SCRATCH_DIR=str(disk))) as up,
+    ):
+        up.wait_for("Ctrl-C stops it")
+        assert "worker ready" in (data_dir / "logs" / "worker.log").read_text()
+        assert [worker["state"] for worker in json.loads(traind("workers", *here).stdout)] == ["live"]
+        filler = fill_but(disk, MEBIBYTE)
+        assert f"the scratch folder {disk} is full" in up.wait_for("^the worker is ill and takes no job: ")
+        up.program("worker").kill()
+        up.wait_for("^worker was ended by SIGKILL")
+        assert "make room there" in up.wait_for("^the worker is ill and takes no job: ")
+        assert up.alive()
+        filler.unlink()
+        up.wait_for("^the worker is well again and takes jobs")
 
 
 def test_a_worker_that_cannot_start_is_told_instead_of_the_url(data_dir: Path) -> None:
