@@ -21,9 +21,13 @@ def load_model(path: str | PathLike[str]) -> Any:
     model; OSError if it cannot be read; ImportError without torch. Nothing in the file is executed, so it may be
     anybody's.
     """
-    (function,) = entry_points(group=FUNCTIONS, name="load_model")
+    found = tuple(entry_points(group=FUNCTIONS, name="load_model"))
+    if not found:
+        raise ImportError(
+            "traind is on the path but not installed, or of an earlier version: pip install 'traind[worker]'"
+        )
     try:
-        load = function.load()
+        load = found[0].load()
     except ModuleNotFoundError as error:
         raise ImportError(
             f"traind.load_model needs {error.name}; install the extra: pip install 'traind[worker]'", name=error.name

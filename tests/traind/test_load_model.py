@@ -67,6 +67,12 @@ def test_without_torch_it_names_the_extra(missing: str) -> None:
     )
 
 
+def test_source_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("traind.weights.FUNCTIONS", "traind.functions-of-nobody")
+    with pytest.raises(ImportError, match="not installed"):
+        traind.load_model("x")
+
+
 def test_without_the_numbers_of_the_normalisation_the_model_is_worse(
     client: Client, finished: Job, tmp_path: Path
 ) -> None:

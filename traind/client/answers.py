@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -265,12 +265,22 @@ class Series(Answer):
                 values[index] = float(text)
         return values
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict per bucket, with all its columns; NaN and infinities as they were."""
+        numbers = {name: self.values(name) for name in get_args(Column)}
+        columns = {name: numbers.get(name) or getattr(self.buckets, name) for name in Buckets.model_fields}
+        return [dict(zip(columns, bucket, strict=True)) for bucket in zip(*columns.values(), strict=True)]
+
 
 class Metrics(Answer):
     """Metrics of a job, one series per key."""
 
     job_id: str
     series: tuple[Series, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict per bucket of each series, as a data frame takes them: `job_id`, `key`, and the bucket's columns."""
+        return [{"job_id": self.job_id, "key": each.key} | row for each in self.series for row in each.rows()]
 
 
 class HeldJob(Answer):
