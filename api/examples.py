@@ -263,6 +263,7 @@ _WORKER: Json = {
     "seen_seconds": 2.8,
     "stopped_at": None,
     "trouble": None,
+    "memory_bytes": 16777216000,
 }
 _IDLE: Json = {"id": "019a9d2b-0000-7000-8000-000000000001", "name": "gpu-box-2", "busy": 0, "jobs": []}
 

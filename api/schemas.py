@@ -67,8 +67,8 @@ class WaitingFor(Answer):
     """What a queued job waits for, if that is not its turn."""
 
     reason: Waiting
-    """`worker`: none is alive; `queue`: none listens to its queue; `device`: none has its device; `health`: those that
-    could take it are ill; `back-off`: it starts again `until` then."""
+    """`worker`: none is alive; `queue`: none listens to its queue; `device`: none has its device; `memory`: none
+    has as much as it needs; `health`: those that could take it are ill; `back-off`: it starts again `until` then."""
     message: str
     until: datetime | None
 
@@ -305,6 +305,8 @@ class Worker(Answer):
     stopped_at: datetime | None
     trouble: str | None
     """What is wrong with its machine, and what mends it; null if nothing was found."""
+    memory_bytes: int | None
+    """What a trainer may use there: it takes only jobs that are expected to fit. Null if it takes any."""
 
 
 class WorkerList(Answer):

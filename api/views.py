@@ -147,6 +147,7 @@ def worker_view(worker: WorkerRow) -> Worker:
         seen_seconds=round(worker.seen_seconds, 3),
         stopped_at=worker.stopped_at,
         trouble=worker.trouble,
+        memory_bytes=worker.memory_bytes,
     )
 
 

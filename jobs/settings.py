@@ -119,6 +119,10 @@ class Settings(BaseSettings):
     """CPU threads of a trainer whose job does not say. If not given, they follow the cost of the job's steps: from
     one, for small models, to all usable cores."""
 
+    worker_memory_bytes: Annotated[int, Field(ge=2**28)] | None = None
+    """Memory that a trainer on the CPU may use: the worker claims only jobs that are expected to fit. If not given,
+    that of the machine, or the limit of the worker's cgroup if that is less; a worker with a GPU claims any job."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged, to stderr."""
     log_format: Literal["json", "console"] = "json"

@@ -113,6 +113,7 @@ worker = Table(
     _now("last_seen_at"),
     _time("stopped_at"),
     Column("trouble", Text),
+    Column("memory_bytes", BigInteger),
     CheckConstraint("device IN ('cpu', 'cuda')", name="device"),
 )
 
@@ -170,6 +171,7 @@ job = Table(
     Column("restart", Boolean, nullable=False, server_default=text("false")),
     Column("kind", Text, nullable=False, server_default=text("'train'")),
     Column("resume_differences", JSONB, nullable=False, server_default=text("'[]'")),
+    Column("memory_bytes", BigInteger),
     UniqueConstraint("project_id", "idempotency_key"),
     CheckConstraint(_one_of("kind", list(Kind)), name="kind"),
     CheckConstraint(_one_of("state", list(State)), name="state"),

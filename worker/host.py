@@ -22,6 +22,7 @@ from jobs.settings import NO_HOME, Settings
 from jobs.storage import Storage
 from worker.condition import Condition
 from worker.cores import usable_cores
+from worker.memory import usable_memory
 from worker.scratch import Scratch, own_folder
 
 PACKAGES = ("traind", "torch", "numpy", "celery", "psycopg")
@@ -43,6 +44,8 @@ class Host:
     scratch: Scratch
     condition: Condition
     storage: Storage
+    memory_bytes: int | None
+    """What a trainer may use; None on a GPU, where nothing says what a job needs."""
 
     @property
     def cores(self) -> int:
@@ -57,7 +60,7 @@ class CannotStart(Exception):
 @contextmanager
 def open_host(settings: Settings, *, database_url: str, redis_url: str, name: str) -> Iterator[Host]:
     """Enter this process in the list of workers, until it stops. Raises CannotStart, or OperationalError (Postgres)."""
-    worker_id = uuid4()
+    worker_id, memory_bytes = uuid4(), _memory_bytes(settings)
     with ExitStack() as stack:
         scratch = _scratch(stack, settings.scratch_dir, worker_id)
         try:
@@ -80,6 +83,7 @@ def open_host(settings: Settings, *, database_url: str, redis_url: str, name: st
                     device=settings.worker_device,
                     queues=settings.worker_queues,
                     versions=_versions(),
+                    memory_bytes=memory_bytes,
                 )
         except ValueError as error:
             raise CannotStart(f"TRAIND_DATABASE_URL: {error}") from error
@@ -93,7 +97,18 @@ def open_host(settings: Settings, *, database_url: str, redis_url: str, name: st
         storage = Storage(engine, settings)
         condition = Condition(scratch, storage)
         yield Host(
-            name, worker_id, cluster, settings, engine, autocommit, doorbell, redis_url, scratch, condition, storage
+            name,
+            worker_id,
+            cluster,
+            settings,
+            engine,
+            autocommit,
+            doorbell,
+            redis_url,
+            scratch,
+            condition,
+            storage,
+            memory_bytes,
         )
         with engine.begin() as conn:
             stop_worker(conn, worker_id)
@@ -106,6 +121,10 @@ def _scratch(stack: ExitStack, scratch_dir: Path, worker_id: UUID) -> Scratch:
         return stack.enter_context(own_folder(scratch_dir, worker_id))
     except OSError as error:
         raise CannotStart(f"the scratch folder cannot be used: {error}; mend it, or set TRAIND_SCRATCH_DIR") from error
+
+
+def _memory_bytes(settings: Settings) -> int | None:
+    return None if settings.worker_device == "cuda" else settings.worker_memory_bytes or usable_memory()
 
 
 def _versions() -> dict[str, str]:

@@ -115,7 +115,8 @@ class Slot:
     def _look(self) -> bool:
         """Whether to claim without being woken. Rings for itself first where jobs are due."""
         with self._host.engine.begin() as conn:
-            due = has_due(conn, self._host.settings.worker_queues, self._host.settings.worker_device)
+            settings = self._host.settings
+            due = has_due(conn, settings.worker_queues, settings.worker_device, self._host.memory_bytes)
         unheard, self._rang = self._rang, False
         if not due:
             return False
@@ -150,6 +151,7 @@ class Slot:
                 device=settings.worker_device,
                 threads=settings.worker_threads,
                 cores=self._host.cores,
+                memory_bytes=self._host.memory_bytes,
                 lease_seconds=settings.lease_seconds,
             )
 

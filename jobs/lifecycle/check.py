@@ -47,6 +47,7 @@ _COPIED = (
     "device",
     "priority",
     "max_attempts",
+    "memory_bytes",
 )
 
 

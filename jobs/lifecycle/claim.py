@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, or_, select, true, union_all
 
 from jobs.catalog.cost import threads_worth
 from jobs.lifecycle.check import Task, task_of
@@ -49,14 +49,15 @@ def claim(
     device: Literal["cpu", "cuda"],
     threads: int | None,
     cores: int = 1,
+    memory_bytes: int | None = None,
     lease_seconds: float,
 ) -> Claim | None:
     """Take the best due job, or None. A job that does not say gets `threads`, if that is given, else as many of the
-    worker's `cores` as its steps are worth.
+    worker's `cores` as its steps are worth. One that is expected to need more than `memory_bytes` is left to others.
 
     The caller must `hold` the lease within some seconds, before anything computes (see `reap`).
     """
-    row = conn.execute(best_due(queues, device)).one_or_none()
+    row = conn.execute(best_due(queues, device, memory_bytes)).one_or_none()
     if row is None:
         return None
     lease = Lease(row.id, row.attempt + 1, uuid4())
@@ -69,7 +70,7 @@ def claim(
     return claimed
 
 
-def best_due(queues: Sequence[str], device: str) -> Select[*tuple[Any, ...]]:
+def best_due(queues: Sequence[str], device: str, memory_bytes: int | None = None) -> Select[*tuple[Any, ...]]:
     """The query for the row to claim: one scan of the index ix_job_due per queue, merged in their common order.
 
     Postgres reads and locks row by row until one is free, so only the row that is returned stays locked.
@@ -77,7 +78,7 @@ def best_due(queues: Sequence[str], device: str) -> Select[*tuple[Any, ...]]:
     order = (job.c.crash_count > 0).desc(), job.c.priority.desc(), job.c.created_at, job.c.id
     columns = job.c.id, (job.c.crash_count > 0).label("crashed"), job.c.priority, job.c.created_at
     scans = [
-        select(select(*columns).where(_due(queue, device)).order_by(*order).limit(HEAD_ROWS).subquery())
+        select(select(*columns).where(_due(queue, device, memory_bytes)).order_by(*order).limit(HEAD_ROWS).subquery())
         for queue in dict.fromkeys(queues)
     ]
     found = union_all(*scans).subquery("found")
@@ -91,19 +92,23 @@ def best_due(queues: Sequence[str], device: str) -> Select[*tuple[Any, ...]]:
     )
 
 
-def has_due(conn: Connection, queues: Sequence[str], device: Literal["cpu", "cuda"]) -> bool:
-    """Whether a worker of these queues and this device would find a job now."""
+def has_due(
+    conn: Connection, queues: Sequence[str], device: Literal["cpu", "cuda"], memory_bytes: int | None = None
+) -> bool:
+    """Whether a worker of these queues, this device and this memory would find a job now."""
     return conn.execute(
-        select(or_(*(select(job.c.id).where(_due(queue, device)).exists() for queue in queues)))
+        select(or_(*(select(job.c.id).where(_due(queue, device, memory_bytes)).exists() for queue in queues)))
     ).scalar_one()
 
 
-def _due(queue: str, device: str) -> ColumnElement[bool]:
+def _due(queue: str, device: str, memory_bytes: int | None) -> ColumnElement[bool]:
+    fits = true() if memory_bytes is None else or_(job.c.memory_bytes.is_(None), job.c.memory_bytes <= memory_bytes)
     return and_(
         job.c.state == State.QUEUED,
         job.c.queue == queue,
         job.c.device.in_([Device.AUTO, device]),
         job.c.not_before <= clock(),
+        fits,
     )
 
 

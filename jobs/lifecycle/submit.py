@@ -54,6 +54,7 @@ def submit(
         priority=spec.resources.priority,
         max_attempts=spec.resources.max_attempts,
         total_steps=resolved.total_steps,
+        memory_bytes=resolved.memory_bytes,
     )
     if created:
         return Submitted(job_id, created=True)

@@ -30,10 +30,14 @@ def register_worker(
     queues: Sequence[str],
     slots: int = 1,
     versions: Mapping[str, str],
+    memory_bytes: int | None = None,
 ) -> None:
-    """Enter a worker process that starts; it must be there before its first claim."""
+    """Enter a worker process that starts; it must be there before its first claim.
+
+    `memory_bytes`: what its trainers may use, if that is known.
+    """
     row = {"id": worker_id, "name": name, "device": device, "queues": list(queues), "slots": slots}
-    conn.execute(insert(worker).values(**row, versions=dict(versions)))
+    conn.execute(insert(worker).values(**row, versions=dict(versions), memory_bytes=memory_bytes))
 
 
 def see_worker(conn: Connection, worker_id: UUID, *, trouble: str | None = None) -> None:

@@ -48,6 +48,8 @@ class JobRow:
     summary: dict[str, Any]
     """Of the metrics: "last" and "best" by key; NaN and infinities are floats here."""
     error: dict[str, Any] | None
+    memory_bytes: int | None
+    """What its trainer is expected to need on a CPU, if that is known."""
     not_before: datetime
     """While queued: no worker takes it before."""
     version: int

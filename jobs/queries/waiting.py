@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, select
 
+from jobs.catalog.memory import gigabytes
 from jobs.lifecycle.lease import after, clock
 from jobs.lifecycle.workers import SEEN_SECONDS
 from jobs.states import State
@@ -30,6 +32,7 @@ class Waiting(StrEnum):
     WORKER = "worker"
     QUEUE = "queue"
     DEVICE = "device"
+    MEMORY = "memory"
     HEALTH = "health"
     BACK_OFF = "back-off"
 
@@ -55,10 +58,13 @@ class Waiter(Protocol):
     @property
     def device(self) -> str: ...
     @property
+    def memory_bytes(self) -> int | None: ...
+    @property
     def not_before(self) -> datetime: ...
 
 
-Condition = tuple[Waiting, Callable[[Row[Any]], bool], str]
+Kinds = Sequence[Row[Any]]
+Condition = tuple[Waiting, Callable[[Row[Any]], bool], Callable[[Kinds], str]]
 
 
 def waiting_for(conn: Connection, jobs: Sequence[Waiter]) -> dict[UUID, WaitingFor]:
@@ -73,30 +79,44 @@ def waiting_for(conn: Connection, jobs: Sequence[Waiter]) -> dict[UUID, WaitingF
 
 def _live() -> Any:
     """The kinds of workers that are alive, not each of them; `now` is the clock of `not_before`."""
-    kind = (worker.c.queues, worker.c.device, worker.c.trouble.is_(None).label("healthy"))
+    kind = (worker.c.queues, worker.c.device, worker.c.memory_bytes, worker.c.trouble.is_(None).label("healthy"))
     seen = worker.c.stopped_at.is_(None) & (worker.c.last_seen_at > after(-SILENT_SECONDS))
     return select(*kind, clock().label("now")).where(seen).group_by(*kind)
 
 
-def _why(job: Waiter, live: Sequence[Row[Any]]) -> WaitingFor | None:
+def _why(job: Waiter, live: Kinds) -> WaitingFor | None:
     if not live:
         return WaitingFor(Waiting.WORKER, "no worker is alive")
     able = live
     for reason, able_to, message in _conditions(job):
-        able = [kind for kind in able if able_to(kind)]
-        if not able:
-            return WaitingFor(reason, message)
+        left = [kind for kind in able if able_to(kind)]
+        if not left:
+            return WaitingFor(reason, message(able))
+        able = left
     if job.not_before > live[0].now:
         return WaitingFor(Waiting.BACK_OFF, "it waits for a while after its last attempt", job.not_before)
     return None
 
 
 def _conditions(job: Waiter) -> Iterator[Condition]:
-    """What a worker needs to take the job; the message says that no worker has it."""
-    yield Waiting.QUEUE, lambda kind: job.queue in kind.queues, f"no live worker listens to the queue {job.queue}"
+    """What a worker needs to take the job; the message, about those that meet all before, says that none has it."""
+    queue, device = job.queue, job.device
+    yield Waiting.QUEUE, lambda kind: queue in kind.queues, lambda _: f"no live worker listens to the queue {queue}"
     yield (
         Waiting.DEVICE,
-        lambda kind: job.device in (Device.AUTO, kind.device),
-        f"no live worker of the queue {job.queue} has the device {job.device}",
+        lambda kind: device in (Device.AUTO, kind.device),
+        lambda _: f"no live worker of the queue {queue} has the device {device}",
     )
-    yield Waiting.HEALTH, lambda kind: kind.healthy, "every worker that could take it is ill; `traind workers` says why"
+    yield Waiting.MEMORY, partial(_has_memory, job.memory_bytes), partial(_too_small, job.memory_bytes)
+    ill = "every worker that could take it is ill; `traind workers` says why"
+    yield Waiting.HEALTH, lambda kind: kind.healthy, lambda _: ill
+
+
+def _has_memory(needed: int | None, kind: Row[Any]) -> bool:
+    """A worker that does not say how much it has takes any job."""
+    return needed is None or kind.memory_bytes is None or needed <= kind.memory_bytes
+
+
+def _too_small(needed: int | None, able: Kinds) -> str:
+    largest = gigabytes(max(kind.memory_bytes for kind in able))
+    return f"it needs about {gigabytes(needed or 0)} of memory; the largest worker that could take it has {largest}"

@@ -60,6 +60,8 @@ class WorkerRow:
     stopped_at: datetime | None
     trouble: str | None
     """Why it claims nothing, if it is ill."""
+    memory_bytes: int | None
+    """What its trainers may use, if it says."""
 
 
 def list_workers(
@@ -123,6 +125,7 @@ def _worker(row: Row[Any], held: Sequence[Row[Any]], project_id: int | None) -> 
         seen_seconds=max(0.0, row.seen),
         stopped_at=row.stopped_at,
         trouble=row.trouble,
+        memory_bytes=row.memory_bytes,
     )
 
 

@@ -31,6 +31,10 @@ def test_my_job_is_shown_with_its_worker(project: Project) -> None:
     found = listed(project.http, ident)
     assert found is not None
     assert (found["state"], found["device"], found["queues"], found["busy"]) == ("live", "cpu", ["default"], 1)
+    assert found["memory_bytes"] is None
+    with project.engine.begin() as conn:
+        conn.execute(update(worker).where(worker.c.id == ident).values(memory_bytes=8 * 10**9))
+    assert (listed(project.http, ident) or {})["memory_bytes"] == 8 * 10**9
     (held,) = found["jobs"]
     assert (held["id"], held["name"], held["attempt"], held["step"]) == (submitted["id"], "mine", 1, 0)
     assert held["link"] == submitted["links"]["self"]

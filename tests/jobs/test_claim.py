@@ -29,6 +29,13 @@ from tests.jobs.scenario import (
 
 CPU: dict[str, Any] = {"queues": ["default"], "device": "cpu", "threads": 2, "lease_seconds": 60.0}
 
+NEEDED = 3 * 10**9
+
+
+def needs(engine: Engine, job_id: UUID, memory_bytes: int | None) -> None:
+    with engine.begin() as conn:
+        conn.execute(update(job).where(job.c.id == job_id).values(memory_bytes=memory_bytes))
+
 
 def fail_once(engine: Engine, **wishes: Any) -> UUID:
     """The best due job starts and crashes."""
@@ -93,6 +100,31 @@ def test_devices_match(engine: Engine, project_id: int, worker: str, wanted: str
     assert (claimed is not None) is got
     if claimed:
         assert claimed.resolved.device == worker
+
+
+@pytest.mark.parametrize(("memory_bytes", "got"), [(None, True), (NEEDED, True), (NEEDED - 1, False)])
+def test_a_worker_takes_what_fits_its_memory(
+    engine: Engine, project_id: int, memory_bytes: int | None, *, got: bool
+) -> None:
+    """One that does not know its memory takes anything, and a job of an earlier release goes to any worker."""
+    job_id = add_job(engine, project_id)
+    needs(engine, job_id, NEEDED)
+    worker = add_worker(engine)
+    with engine.begin() as conn:
+        assert has_due(conn, ["default"], "cpu", memory_bytes) is got
+        claimed = claim(conn, worker_id=worker, memory_bytes=memory_bytes, **CPU)
+    assert (claimed is not None) is got
+    if not got:
+        needs(engine, job_id, None)
+        assert start(engine, worker, memory_bytes=memory_bytes).lease.job_id == job_id
+
+
+def test_a_job_that_does_not_fit_holds_up_no_other(engine: Engine, project_id: int) -> None:
+    large = add_job(engine, project_id, resources={"priority": 1})
+    small = add_job(engine, project_id)
+    needs(engine, large, NEEDED + 1)
+    assert start(engine, memory_bytes=NEEDED).lease.job_id == small
+    assert start(engine).lease.job_id == large
 
 
 def test_device_and_threads_are_fixed_by_the_first_claim(engine: Engine, project_id: int) -> None:
@@ -244,7 +276,7 @@ def test_a_claim_of_many_waiting_jobs_reads_the_index_in_order(
         add_copies(engine, add_job(engine, project_id, resources={"queue": queue}), 20_000)
     with engine.connect() as conn:
         conn.exec_driver_sql("ANALYZE job")
-        query = best_due(queues, "cpu").compile(engine, compile_kwargs={"literal_binds": True})
+        query = best_due(queues, "cpu", 10**9).compile(engine, compile_kwargs={"literal_binds": True})
         plan = "\n".join(conn.exec_driver_sql(f"EXPLAIN {query}").scalars())
     assert plan.count("Scan using ix_job_due") == len(set(queues)), plan
     assert "->  Sort" not in plan, plan

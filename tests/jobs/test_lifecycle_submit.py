@@ -8,7 +8,9 @@ from threading import Barrier
 import pytest
 from sqlalchemy import Engine, func, insert, select
 
+from jobs.catalog import resolve
 from jobs.errors import IdempotencyConflict
+from jobs.lifecycle.check import request_audit
 from jobs.lifecycle.submit import Submitted, submit
 from jobs.tables import dataset, job, project
 from tests.jobs.scenario import RESOLVED, add_job, events, job_row, spec, until, waits_for_lock
@@ -102,3 +104,14 @@ def test_a_repeat_beside_an_uncommitted_submit_waits_for_its_answer(engine: Engi
 def count(engine: Engine) -> int:
     with engine.connect() as conn:
         return conn.execute(select(func.count()).select_from(job)).scalar_one()
+
+
+def test_what_it_needs_is_kept_for_the_claim_and_for_its_checks(engine: Engine, project_id: int) -> None:
+    small = spec()
+    with engine.begin() as conn:
+        resolved = resolve(small)
+        job_id = submit(conn, project_id=project_id, spec=small, resolved=resolved).job_id
+        check_id = request_audit(conn, project_id=project_id, job_id=job_id, steps=1).job_id
+        rows = conn.execute(select(job.c.memory_bytes).where(job.c.id.in_([job_id, check_id]))).scalars().all()
+    assert resolved.memory_bytes is not None
+    assert rows == [resolved.memory_bytes] * 2

@@ -18,10 +18,16 @@ from jobs.tables import job, worker
 from tests.jobs.builders import add_job
 
 
-def enter(engine: Engine, device: Literal["cpu", "cuda"] = "cpu", queues: Sequence[str] = ("default",)) -> UUID:
+def enter(
+    engine: Engine,
+    device: Literal["cpu", "cuda"] = "cpu",
+    queues: Sequence[str] = ("default",),
+    memory_bytes: int | None = None,
+) -> UUID:
     worker_id = uuid4()
     with engine.begin() as conn:
-        register_worker(conn, worker_id=worker_id, name="w", device=device, queues=queues, versions={})
+        known = {"worker_id": worker_id, "name": "w", "versions": {}, "memory_bytes": memory_bytes}
+        register_worker(conn, device=device, queues=queues, **known)  # type: ignore[arg-type]
     return worker_id
 
 
@@ -57,6 +63,28 @@ def test_a_job_for_any_device_is_taken_by_each(engine: Engine, project_id: int, 
     enter(engine)
     why = reason(engine, project_id, queued(engine, project_id, device=device))
     assert (why and why[0]) == (Waiting.DEVICE if device == "cuda" else None)
+
+
+def test_a_job_waits_for_the_memory_it_needs(engine: Engine, project_id: int) -> None:
+    """Only workers that have its queue and device count; one that does not say takes it."""
+    job_id = queued(engine, project_id, memory_bytes=3 * 10**9)
+    enter(engine, memory_bytes=10**9)
+    enter(engine, memory_bytes=2 * 10**9)
+    enter(engine, memory_bytes=64 * 10**9, queues=("other",))
+    expected = "it needs about 3.00 GB of memory; the largest worker that could take it has 2.00 GB"
+    assert reason(engine, project_id, job_id) == (Waiting.MEMORY, expected)
+    enough = enter(engine, memory_bytes=3 * 10**9)
+    assert reason(engine, project_id, job_id) is None
+    with engine.begin() as conn:
+        stop_worker(conn, enough)
+    assert (reason(engine, project_id, job_id) or [None])[0] == Waiting.MEMORY
+    enter(engine, "cuda")
+    assert reason(engine, project_id, job_id) is None
+
+
+def test_a_job_without_an_estimate_fits_any_worker(engine: Engine, project_id: int) -> None:
+    enter(engine, memory_bytes=1)
+    assert reason(engine, project_id, queued(engine, project_id)) is None
 
 
 def test_silent_and_stopped_workers_do_not_count(engine: Engine, project_id: int) -> None:

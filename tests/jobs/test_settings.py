@@ -26,6 +26,7 @@ def test_the_page_is_current() -> None:
         ("max_body_bytes", "0"),
         ("max_job_memory_bytes", "8"),
         ("max_job_memory_bytes", "8GB"),
+        ("worker_memory_bytes", "-1"),
         ("port", "65536"),
         ("worker_device", "tpu"),
         ("worker_threads", "0"),

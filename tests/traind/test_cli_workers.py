@@ -76,9 +76,10 @@ def test_an_idle_worker_has_a_line_and_two_jobs_have_two(here: Here) -> None:
 
 
 def test_an_ill_worker_is_shown_with_what_is_wrong(here: Here) -> None:
-    ill = WORKER | {"name": "bad", "state": "ill", "trouble": "its disk is full"}
+    ill = WORKER | {"memory_bytes": 16_200_000_000, "name": "bad", "state": "ill", "trouble": "its disk is full"}
     _, line = shown(here, [ill], note="bad is ill: its disk is full\n")
     assert line.split()[1:3] == ["bad", "ill"]
+    assert " 16.2 GB " in line
 
 
 def test_a_check_is_no_job(here: Here) -> None:

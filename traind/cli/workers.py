@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from traind.client import HeldJob, Worker
 
 HEADERS = (
-    *("id", "name", "state", "device", "queues", "traind", "seen ago"),
+    *("id", "name", "state", "device", "queues", "memory", "traind", "seen ago"),
     *("job", "attempt", "phase", "step", "steps/s", "lease left"),
 )
-NUMBERS = (6, 8, 10, 11, 12)
+NUMBERS = (5, 7, 9, 11, 12, 13)
 ID_SHOWN = 8
 JOB_SHOWN = 13
 """Enough for the other commands, and the line stays short; of a check they want all."""
@@ -56,7 +56,8 @@ def _rows(worker: Worker) -> Iterator[tuple[object, ...]]:
 
 
 def _who(worker: Worker) -> tuple[object, ...]:
-    serves = (worker.device, ",".join(worker.queues), worker.versions.get("traind"))
+    memory = "" if worker.memory_bytes is None else f"{worker.memory_bytes / 1e9:.1f} GB"
+    serves = (worker.device, ",".join(worker.queues), memory, worker.versions.get("traind"))
     return (worker.id[:ID_SHOWN], worker.name, worker.state, *serves, duration(worker.seen_seconds))
 
 

@@ -63,7 +63,8 @@ class JobError(Answer):
 
 
 class WaitingFor(Answer):
-    """What a queued job waits for: `reason` in a word (worker, queue, device, health, back-off), and in a sentence."""
+    """What a queued job waits for: `reason` in a word (worker, queue, device, memory, health, back-off), and in a
+    sentence."""
 
     reason: str
     message: str = ""
@@ -317,6 +318,8 @@ class Worker(Answer):
     seen_seconds: float
     stopped_at: AwareDatetime | None = None
     trouble: str | None = None
+    memory_bytes: int | None = None
+    """What a trainer may use there; None if it takes any job."""
 
 
 class CatalogueEntry(Answer):
