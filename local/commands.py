@@ -71,7 +71,7 @@ def up(
     try:
         with stop_signals(), Service(folder, host=host, port=port, worker=worker, report=_say) as service:
             try:
-                print(service.url, flush=True)  # noqa: T201  stdout is data
+                _announce(service.url)
                 _say(f"key      {service.api_key} (the CLI finds it by itself)")
                 _say(f"data     {folder}")
                 _say(f"logs     {service.log_dir}")
@@ -139,5 +139,19 @@ def _become(room: str, arguments: list[str]) -> None:
     os.execv(sys.executable, [sys.executable, "-P", "-m", room, *arguments])  # noqa: S606  no shell is wanted
 
 
+def _announce(url: str) -> None:
+    """The URL on stdout; if that cannot be written, on stderr, and the service runs on."""
+    from traind.cli import output, streams
+
+    try:
+        output.data(url)
+    except OSError:
+        streams.drop_unwritten()
+        _say(f"url      {url}")
+
+
 def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    """A line on stderr, from any thread; if that cannot be written, the service does not suffer."""
+    from traind.cli.output import note
+
+    note(line)

@@ -6,6 +6,7 @@ that runs ends with the demo, also when the demo's parent (make, a shell) is kil
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -65,7 +66,7 @@ def run(data: str, *, data_dir: Path | None = None) -> int:
     try:
         with stop_signals():
             note("starting the service")
-            with Service(folder, report=stderr().print) as service, Client(service.url, service.api_key) as client:
+            with Service(folder, report=_report) as service, Client(service.url, service.api_key) as client:
                 note(f"API   {service.url}\ndata  {folder}\n")
                 jobs = _train(client, data, parent)
                 curves = {job.id: _curves(client, job) for job in jobs}
@@ -77,9 +78,22 @@ def run(data: str, *, data_dir: Path | None = None) -> int:
     except LocalError:
         note(f"logs are in {folder / 'logs'}")
         raise
-    _compare(jobs, curves)
-    _say_where(service.url, folder, jobs)
+    tell(jobs, curves, service.url, folder)
     return _outcome(jobs, folder)
+
+
+def tell(jobs: Sequence[Job], curves: Mapping[str, Mapping[str, Sequence[float]]], url: str, folder: Path) -> None:
+    """The outcome on stdout; on stderr where everything is, also if stdout cannot be written."""
+    try:
+        _compare(jobs, curves)
+    finally:
+        _say_where(url, folder, jobs)
+
+
+def _report(line: str) -> None:
+    """A line above the board; from any thread, so what cannot be written is dropped."""
+    with contextlib.suppress(OSError):
+        stderr().print(line)
 
 
 def _train(client: Client, data: str, parent: int) -> list[Job]:
@@ -158,12 +172,13 @@ def _wall_seconds(job: Job) -> float | None:
 def _say_where(url: str, folder: Path, jobs: Sequence[Job]) -> None:
     where = folder if load().database_url is None else "the database of TRAIND_DATABASE_URL"
     traind = _command()
+    last_id = jobs[-1].id if jobs else "JOB"
     note(f"""
 The API at {url} has stopped. Metrics and checkpoints are in {where}.
 To look again, and to remove what there is:
   {traind} up --data-dir {folder}
-  {traind} metrics -o plot --data-dir {folder} {jobs[-1].id}
-  {traind} download --data-dir {folder} {jobs[-1].id} -o model.safetensors
+  {traind} metrics -o plot --data-dir {folder} {last_id}
+  {traind} download --data-dir {folder} {last_id} -o model.safetensors
   rm -r {folder}""")
 
 

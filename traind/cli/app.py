@@ -49,9 +49,9 @@ class Group(TyperGroup):
 def main() -> None:
     """Entry point of `traind`."""
     streams.open_closed_ones()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    streams.forgive_stderr()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         build()(prog_name="traind")
     except OSError as e:

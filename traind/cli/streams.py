@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 
@@ -24,6 +25,38 @@ def open_closed_ones() -> None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  open as long as the process
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+class ForgivingStderr(io.TextIOWrapper):
+    """A standard error that drops what a full disk does not take: what a command does matters more than what it says.
+
+    A pipe that nobody reads any more is an error as ever.
+    """
+
+    def __init__(self, replaced: io.TextIOWrapper) -> None:
+        super().__init__(replaced.buffer, replaced.encoding, "replace", line_buffering=True)
+        self._replaced = replaced  # its end would close the buffer
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as e:
+            if e.errno not in _WRITE_ERRORS:
+                raise
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as e:
+            if e.errno not in _WRITE_ERRORS:
+                raise
+
+
+def forgive_stderr() -> None:
+    """Make standard error a ForgivingStderr."""
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = ForgivingStderr(sys.stderr)
 
 
 def was_writing(error: OSError) -> bool:
