@@ -105,4 +105,4 @@ def _show(findings: list[Finding], output_format: OutputFormat) -> None:
         output.document([each.document() for each in findings])
     else:
         rows = [(each.level.value, each.check, each.what, each.fix) for each in findings]
-        output.table(("level", "check", "finding", "what to do"), rows)
+        output.wrapped_table(("level", "check", "finding", "what to do"), rows)

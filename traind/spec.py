@@ -2,7 +2,7 @@
 
 Pure pydantic. It holds what can be judged from the spec alone (types, ranges, torch's own rules for
 hyperparameters); what needs the catalogue (shapes, parameter names, number of steps) is judged by
-`jobs.catalog.resolve`. Called by the api at submit, by the CLI before sending, and by the worker.
+`jobs.catalog.resolve`. Called by the api at submit, by the CLI if there is no service, and by the worker.
 
 Names and defaults of the optimizers are torch's. Unknown fields and non-finite numbers are refused.
 """

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from traind.cli.jobs import job_table
+from traind.cli.job_table import job_table
 from traind.cli.live import Board
 from traind.client import Job
 
@@ -32,5 +32,5 @@ def test_a_job_that_no_worker_can_take_gets_a_line_when_that_is_known() -> None:
 
 
 def test_the_list_says_it_too(capsys: Any) -> None:
-    job_table([Job.model_validate(WAITS)])
+    job_table([WAITS])
     assert "queued (waiting: device)" in capsys.readouterr().out

@@ -1,40 +1,73 @@
 """The command `traind` itself: its commands, the server's commands where they are installed, and its errors.
 
-Everything but Typer is imported by the command that needs it, so that `traind --help` is quick.
+A command's module is imported when the command is run, or all of them when help lists them.
 """
 
 from __future__ import annotations
 
 import io
 import sys
-from importlib.metadata import entry_points, version
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from inspect import getdoc
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command_name, get_group, solve_typer_info_help
 
-from traind.cli import (
-    catalogue,
-    checkpoints,
-    checks,
-    jobs,
-    metrics,
-    output,
-    removal,
-    streams,
-    submit,
-    verbs,
-    watch,
-    workers,
-)
+from traind.cli import output, streams
 from traind.cli.errors import FAILED, INTERRUPTED, USAGE, CliError
 from traind.errors import ApiError, InvalidSpec, TraindError
 
+Register = Callable[[typer.Typer], None]
 COMMANDS_GROUP = "traind.commands"
+HOMES = {
+    "submit": ("submit",),
+    "watch": ("watch",),
+    "jobs": ("ls", "get", "events"),
+    "verbs": ("cancel", "pause", "resume", "retry"),
+    "removal": ("rm",),
+    "metrics": ("metrics",),
+    "checkpoints": ("checkpoints", "download"),
+    "checks": ("verify", "audit", "checks"),
+    "workers": ("workers",),
+    "catalogue": ("datasets", "models", "optimizers"),
+}
+"""The modules of traind.cli and the commands that each registers, in the order of the help."""
 
 
 class Group(TyperGroup):
-    """Turns errors into a message on stderr and an exit code; a defect keeps its traceback."""
+    """Loads commands when they are wanted. Turns errors into a message on stderr and an exit code; a defect keeps its
+    traceback.
+    """
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.commands:
+            home = next((module for module, names in HOMES.items() if cmd_name in names), None)
+            for register in _installed() if home is None else [_register(home)]:
+                app = typer.Typer()
+                register(app)
+                self.commands.update(get_group(app).commands)
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, for help and for what a typing error may have meant: commands with nothing but their help."""
+        for register in (*map(_register, HOMES), *_installed()):
+            app = typer.Typer()
+            register(app)
+            for command in app.registered_commands:
+                function: Any = command.callback
+                name = command.name or get_command_name(function.__name__)
+                self.commands[name] = TyperCommand(name=name, help=command.help or getdoc(function))
+            for group in app.registered_groups:
+                self.commands[str(group.name)] = TyperCommand(name=str(group.name), help=solve_typer_info_help(group))
+        return super().list_commands(ctx)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if self.get_command(ctx, args[0]) is None:
+            self.list_commands(ctx)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -44,6 +77,22 @@ class Group(TyperGroup):
             raise typer.Exit(exit_code(e)) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _register(home: str) -> Register:
+    register: Register = import_module(f"traind.cli.{home}").register
+    return register
+
+
+def _installed() -> Iterator[Register]:
+    """What adds the commands of other packages, such as the server's."""
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=COMMANDS_GROUP):
+        try:
+            yield entry.load()
+        except ImportError as e:
+            output.note(f"the commands of {entry.value} are not available: {e}")
 
 
 def main() -> None:
@@ -64,12 +113,14 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         output.data(f"traind {version('traind')}")
         raise typer.Exit
 
 
 def build() -> typer.Typer:
-    """The application with every command that is installed."""
+    """The application; its commands are loaded when they are wanted."""
     app = typer.Typer(
         cls=Group,
         add_completion=False,
@@ -77,13 +128,6 @@ def build() -> typer.Typer:
         no_args_is_help=True,
     )
     app.callback()(top)
-    for module in (submit, watch, jobs, verbs, removal, metrics, checkpoints, checks, workers, catalogue):
-        module.register(app)
-    for entry in entry_points(group=COMMANDS_GROUP):
-        try:
-            entry.load()(app)
-        except ImportError as e:
-            output.note(f"the commands of {entry.value} are not available: {e}")
     return app
 
 

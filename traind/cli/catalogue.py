@@ -44,7 +44,7 @@ def _show(entries: Sequence[CatalogueEntry], output_format: Format) -> None:
         output.document([entry.document() for entry in entries])
         return
     rows = [(entry.name, _parameters(entry.parameters), entry.description) for entry in entries]
-    output.table(("name", "parameters", "description"), rows)
+    output.wrapped_table(("name", "parameters", "description"), rows)
 
 
 def _parameters(schema: dict[str, Any]) -> str:

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from traind.cli import output
-from traind.cli.connection import DataDir, JobArgument, connect, job_id
+from traind.cli.connection import DataDir, JobArgument, connect, job_id, plain
 from traind.cli.errors import Refused
+from traind.cli.job_table import job_table, last_value
 from traind.cli.output import Format, duration, number, when
+from traind.errors import ApiError
 
 if TYPE_CHECKING:
     from traind.client import Job
 
 FormatOption = Annotated[Format, typer.Option("--output", "-o", help="json: one JSON document.")]
-HEADERS = (
-    *("id", "name", "state", "dataset", "model", "optimizer", "lr", "step", "saved"),
-    *("val/loss", "val/accuracy", "created"),
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -41,13 +39,24 @@ def list_jobs(
     data_dir: DataDir = None,
 ) -> None:
     """List jobs, newest first."""
-    with connect(data_dir) as client:
-        found = client.list(state=state, labels=_labels(label or []), optimizer=optimizer, page=min(limit, 100))
+    from traind.client import calls
+
+    with plain(data_dir) as http:
+        found = calls.list_jobs(
+            http, state=state, labels=_labels(label or []), optimizer=optimizer, page=min(limit, 100)
+        )
         jobs = list(found if everything else islice(found, limit))
     if output_format is Format.JSON:
-        output.document([job.document() for job in jobs])
+        output.document(jobs)
     else:
+        _show(jobs)
+
+
+def _show(jobs: Sequence[Any]) -> None:
+    try:
         job_table(jobs)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ApiError("bad-answer", "the service's answer is not a list of jobs as this client knows them") from None
 
 
 def get(job: JobArgument, *, output_format: FormatOption = Format.TABLE, data_dir: DataDir = None) -> None:
@@ -76,37 +85,11 @@ def events(
     rows = [
         (e.id, when(e.created_at), e.kind, _move(e.from_state, e.to_state), e.attempt, _compact(e.data)) for e in found
     ]
-    output.table(("id", "time", "event", "state", "attempt", "data"), rows, right=(0, 4))
-
-
-def job_table(jobs: Sequence[Job]) -> None:
-    """The jobs as a table on stdout, a line each."""
-    output.table(HEADERS, [_row(job) for job in jobs], right=(6, 7, 8, 9, 10))
-
-
-def _row(job: Job) -> tuple[object, ...]:
-    from traind.cli.live import last
-
-    parts = [job.spec.get(part, {}) for part in ("dataset", "model", "optimizer")]
-    steps = f"{job.progress.step}/{job.progress.total_steps}", job.progress.saved_step
-    names = [part.get("name", "") for part in parts]
-    values = (last(job, "val/loss"), last(job, "val/accuracy"))
-    return (
-        job.id,
-        job.name,
-        job.state_and_reason,
-        *names,
-        number(parts[2].get("lr")),
-        *steps,
-        *values,
-        when(job.created_at),
-    )
+    output.table(("id", "time", "event", "state", "attempt", "data"), rows, right=(0, 4), cut=(5,))
 
 
 def _details(job: Job) -> Iterator[tuple[str, object]]:
-    from traind.cli.live import last
-
-    progress = job.progress
+    progress, document = job.progress, job.document()
     yield "id", job.id
     yield "name", job.name
     yield "labels", " ".join(f"{key}={value}" for key, value in job.labels.items())
@@ -122,7 +105,7 @@ def _details(job: Job) -> Iterator[tuple[str, object]]:
     yield "rate", f"{number(progress.rate_steps_per_second)} steps/s"
     if job.finished_at is None:
         yield "time left", duration(progress.eta_seconds)
-    yield from ((f"last {key}", last(job, key)) for key in sorted(job.metrics.last))
+    yield from ((f"last {key}", last_value(document, key)) for key in sorted(job.metrics.last))
     for key, best in sorted(job.metrics.best.items()):
         yield f"best {key}", f"{number(best.value)} at step {best.step}"
     for name in ("created_at", "started_at", "finished_at"):

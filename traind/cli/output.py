@@ -9,16 +9,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
+from traind.cli.table import Ident, draw
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+_ONE_LINE = str.maketrans("\n\t", "  ")
 
 STATE_STYLES = {
     "queued": "dim",
@@ -68,14 +74,57 @@ def document(value: Any) -> None:
     data(json.dumps(value, indent=2, allow_nan=False))
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> None:
-    """A table on stdout; the columns with numbers in `right` are aligned to the right, None is an empty cell."""
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    right: Collection[int] = (),
+    spare: Sequence[int] = (),
+    cut: Sequence[int] = (),
+) -> None:
+    """A table on stdout, a line each row; None is an empty cell, and columns in `right` are aligned to the right.
+
+    On a terminal that is too narrow, ids (`Ident`) are shortened to their end, the columns in `spare` are left out,
+    first ones first, and those in `cut` are cut; a line on stderr names what is missing.
+    """
+    drawn = draw(
+        headers,
+        [[_cell(cell) for cell in row] for row in rows],
+        right=right,
+        spare=spare,
+        cut=cut,
+        width=_terminal_width(),
+        styles=STATE_STYLES if _coloured() else None,
+    )
+    data("\n".join(drawn.lines))
+    if drawn.left_out:
+        note(f"(left out for want of room: {', '.join(drawn.left_out)}; -o json and pipes have all)")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, Ident):
+        return Ident(printable(value))
+    return printable("" if value is None else str(value)).translate(_ONE_LINE)
+
+
+def _terminal_width() -> int | None:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _coloured() -> bool:
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
+
+
+def wrapped_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table of long texts on stdout; what does not fit the terminal goes on in the column's next line."""
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for i, header in enumerate(headers):
-        drawn.add_column(header, justify="right" if i in right else "left", overflow="fold")
+    for header in headers:
+        drawn.add_column(header, overflow="fold")
     for row in rows:
         cells = [printable("" if cell is None else str(cell)) for cell in row]
         drawn.add_row(*(Text(cell, style=STATE_STYLES.get(cell, "")) for cell in cells))
@@ -83,7 +132,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, right: Se
 
 
 def show(drawn: Table) -> None:
-    """A drawn table on stdout, without the blanks that fill its last column."""
+    """A table of Rich on stdout, without the blanks that fill its last column."""
     console = stdout()
     with console.capture() as captured:
         console.print(drawn)
@@ -116,8 +165,14 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def when(moment: datetime | None) -> str:
-    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def when(at: datetime | None) -> str:
+    """A time in this machine's time zone, with the zone: "2026-01-31 14:05:00 CET"; empty where there is none."""
+    return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def moment(text: str) -> datetime:
+    """A time of the API. Raises ValueError."""
+    return datetime.fromisoformat(text)
 
 
 def duration(seconds: float | None) -> str:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from traind.cli import documents, output
-from traind.cli.connection import DataDir, connect
+from traind.cli.connection import DataDir, NoService, connect, plain
 from traind.cli.draft import Draft
-from traind.errors import ApiError
-
-if TYPE_CHECKING:
-    from traind.client import Job
+from traind.errors import ApiError, InvalidSpec
 
 OPTIMIZER = "Optimizer"
 TRAINING = "Training"
@@ -75,17 +72,17 @@ def submit(
     if watch:
         from traind.cli.watch import watch_job
 
-        output.note(f"submitted {job.id}")
+        output.note(f"submitted {job['id']}")
         with connect(data_dir) as client:
-            raise typer.Exit(watch_job(client, job.id, output_format))
+            raise typer.Exit(watch_job(client, job["id"], output_format))
     if output_format is output.Format.JSON:
-        output.document(job.document())
+        output.document(job)
     else:
-        output.data(job.id)
+        output.data(job["id"])
 
 
 def _draft(given: Mapping[str, Any]) -> Draft:
-    """The spec that file and flags make, judged as far as it can be without the service. Raises Refused."""
+    """The spec that file and flags make. Raises Refused."""
     draft = Draft(documents.read(given["file"]) if given["file"] else None)
     draft.flags(given)
     for text in given["assign"] or ():
@@ -94,17 +91,27 @@ def _draft(given: Mapping[str, Any]) -> Draft:
         draft.label(text)
     for line in draft.notes:
         output.note(f"note: {line}")
-    draft.check()
     return draft
 
 
-def _submit(draft: Draft, idempotency_key: str, data_dir: Path | None) -> Job:
-    with connect(data_dir) as client:
-        try:
-            return client.submit(draft.document, idempotency_key=idempotency_key)
-        except ApiError as e:
-            if e.code == "invalid-spec":
-                raise draft.refused(e.problems) from None
-            if e.code == "no-answer":
-                output.note(f"the job may have been taken; --idempotency-key {idempotency_key} makes a second try safe")
-            raise
+def _submit(draft: Draft, idempotency_key: str, data_dir: Path | None) -> dict[str, Any]:
+    """The submitted job. The service judges the spec; it is judged here if it could not be sent. Raises Refused."""
+    from traind.client import calls
+
+    try:
+        with plain(data_dir) as http:
+            job = calls.submit(http, draft.document, idempotency_key)
+    except ApiError as e:
+        if e.code == "invalid-spec":
+            raise draft.refused(e.problems) from None
+        if e.code == "unreachable":
+            draft.check()
+        if e.code == "no-answer":
+            output.note(f"the job may have been taken; --idempotency-key {idempotency_key} makes a second try safe")
+        raise
+    except (NoService, InvalidSpec):
+        draft.check()
+        raise
+    if not isinstance(job, dict) or not isinstance(job.get("id"), str):
+        raise ApiError("bad-answer", "the service's answer is not a job as this client knows it; is it traind?")
+    return job

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from traind.cli import output
-from traind.cli.checks import check_table
 from traind.cli.connection import DataDir, connect, job_id
 from traind.cli.errors import FAILED
-from traind.cli.jobs import FormatOption, job_table
+from traind.cli.job_table import job_table
+from traind.cli.jobs import FormatOption
 from traind.cli.output import Format
 from traind.errors import ApiError
 
@@ -117,7 +117,9 @@ def _show(obeyed: Sequence[Job | Check], output_format: Format) -> None:
     if obeyed and output_format is Format.JSON:
         output.document([one.document() for one in obeyed])
         return
-    if jobs := [one for one in obeyed if isinstance(one, Job)]:
+    if jobs := [one.document() for one in obeyed if isinstance(one, Job)]:
         job_table(jobs)
     if checks := [one for one in obeyed if isinstance(one, Check)]:
+        from traind.cli.checks import check_table
+
         check_table(checks)

@@ -9,7 +9,7 @@ import typer
 from traind.cli import output
 from traind.cli.connection import DataDir, JobArgument, connect, job_id
 from traind.cli.errors import INTERRUPTED, OUTCOMES
-from traind.cli.jobs import job_table
+from traind.cli.job_table import job_table
 
 if TYPE_CHECKING:
     from traind.client import Client
@@ -49,5 +49,5 @@ def watch_job(client: Client, whole_id: str, output_format: output.Format) -> in
     if output_format is output.Format.JSON:
         output.document(job.document())
     else:
-        job_table([job])
+        job_table([job.document()])
     return OUTCOMES[job.state]

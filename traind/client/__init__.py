@@ -5,27 +5,32 @@
         job = client.wait(job.id)
 
 Calls raise `traind.errors.ApiError`. Each is repeated with back-off where the service was out of reach for a moment;
-resume and retry only where they were surely not carried out.
+resume and retry only where they were surely not carried out. `Client` and the answers are imported when they are used:
+the command line has commands that need neither.
 """
 
 from __future__ import annotations
 
-from traind.client.answers import (
-    AuditResult,
-    Buckets,
-    CatalogueEntry,
-    Check,
-    Checkpoint,
-    Event,
-    HeldJob,
-    Job,
-    Metrics,
-    Progress,
-    Series,
-    VerifyResult,
-    Worker,
-)
-from traind.client.client import Client
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from traind.client.answers import (
+        AuditResult,
+        Buckets,
+        CatalogueEntry,
+        Check,
+        Checkpoint,
+        Event,
+        HeldJob,
+        Job,
+        Metrics,
+        Progress,
+        Series,
+        VerifyResult,
+        Worker,
+    )
+    from traind.client.client import Client
 
 __all__ = [
     "AuditResult",
@@ -43,3 +48,10 @@ __all__ = [
     "VerifyResult",
     "Worker",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'traind.client' has no attribute {name!r}")
+    home = "traind.client.client" if name == "Client" else "traind.client.answers"
+    return getattr(import_module(home), name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import ValidationError
 
+from traind.client import calls
 from traind.client.answers import (
     Answer,
     CatalogueEntry,
@@ -26,7 +26,7 @@ from traind.client.answers import (
 )
 from traind.client.download import ProgressCallback, download
 from traind.client.http import Http
-from traind.errors import ApiError, InvalidSpec
+from traind.errors import ApiError
 
 if TYPE_CHECKING:
     from traind.spec import JobSpec
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 A = TypeVar("A", bound=Answer)
 R = TypeVar("R", Job, Check)
 JobId = str | uuid.UUID
-PAGE = 100
 OUT_OF_REACH_SECONDS = 60.0
 
 
@@ -69,8 +68,7 @@ class Client:
         Without a key each call has its own, so that its own repeats make one job. Raises InvalidSpec for what JSON
         cannot hold, ApiError (status 422, with `problems`) for a spec that cannot run.
         """
-        headers = _idempotency(idempotency_key)
-        return _read(Job, self._http.json("POST", "/v1/jobs", content=_body(spec), headers=headers))
+        return _read(Job, calls.submit(self._http, spec, idempotency_key))
 
     def get(self, job_id: JobId) -> Job:
         return _read(Job, self._http.json("GET", _job_path(job_id)))
@@ -81,15 +79,12 @@ class Client:
         state: str | Iterable[str] | None = None,
         labels: Mapping[str, str | None] | None = None,
         optimizer: str | None = None,
-        page: int = PAGE,
+        page: int = calls.MOST_JOBS_PER_PAGE,
     ) -> Iterator[Job]:
         """Jobs, newest first, fetched a page at a time. Several states mean any of them; a label with the value
         None matches any value."""
-        params = [("limit", str(page))]
-        params += [("state", each) for each in ((state,) if isinstance(state, str) else state or ())]
-        params += [("optimizer", optimizer)] if optimizer else []
-        params += [("label", key if value is None else f"{key}:{value}") for key, value in (labels or {}).items()]
-        return (_read(Job, item) for item in self._pages("/v1/jobs", "jobs", "cursor", params))
+        found = calls.list_jobs(self._http, state=state, labels=labels, optimizer=optimizer, page=page)
+        return (_read(Job, item) for item in found)
 
     def cancel(self, job_id: JobId) -> Job:
         """Ask for the job's end. A job that is already cancelled is returned as it is."""
@@ -137,7 +132,8 @@ class Client:
     def events(self, job_id: JobId, *, after: int | None = None) -> Iterator[Event]:
         """The job's record, oldest first; with `after`, only what follows that event."""
         params = [] if after is None else [("after", str(after))]
-        return (_read(Event, item) for item in self._pages(f"{_job_path(job_id)}/events", "events", "after", params))
+        found = calls.pages(self._http, f"{_job_path(job_id)}/events", "events", "after", params)
+        return (_read(Event, item) for item in found)
 
     def metrics(
         self,
@@ -239,21 +235,10 @@ class Client:
         return self._all(CatalogueEntry, "/v1/optimizers", "optimizers")
 
     def _all(self, kind: type[A], path: str, name: str, params: Sequence[tuple[str, str]] = ()) -> tuple[A, ...]:
-        return tuple(_read(kind, item) for item in _items(self._http.json("GET", path, params=params), name))
-
-    def _pages(self, path: str, name: str, cursor: str, params: Sequence[tuple[str, str]]) -> Iterator[Any]:
-        """The items of every page; `cursor` is the parameter that continues, next_<cursor> its value in the answer."""
-        more: list[tuple[str, str]] = []
-        while True:
-            page = self._http.json("GET", path, params=[*params, *more])
-            yield from _items(page, name)
-            if page.get(f"next_{cursor}") is None:
-                return
-            params = [p for p in params if p[0] != cursor]
-            more = [(cursor, str(page[f"next_{cursor}"]))]
+        return tuple(_read(kind, item) for item in calls.items(self._http.json("GET", path, params=params), name))
 
     def _ask_check(self, path: str, key: str | None, params: Sequence[tuple[str, str]] = ()) -> Check:
-        headers = _idempotency(key)
+        headers = calls.idempotency(key)
         return _read(Check, self._http.json("POST", path, params=params, headers=headers))
 
 
@@ -290,13 +275,6 @@ def _patiently(look: Callable[[], R]) -> R:
             time.sleep(1.0)
 
 
-def _idempotency(key: str | None) -> dict[str, str]:
-    """The header. Raises ApiError for a key that the service would refuse, before anything is sent."""
-    if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
-        raise ApiError("invalid-parameter", "idempotency_key: give 1 to 255 printable ASCII characters, or no key")
-    return {"Idempotency-Key": str(uuid.uuid4()) if key is None else key}
-
-
 def _job_path(job_id: JobId) -> str:
     return f"/v1/jobs/{_uuid(job_id, 'job')}"
 
@@ -312,17 +290,6 @@ def _uuid(ident: JobId, kind: str) -> uuid.UUID:
         raise ApiError("not-found", f"{str(ident)!r} is not a {kind}'s id") from None
 
 
-def _body(spec: JobSpec | Mapping[str, Any]) -> bytes:
-    """The spec as JSON. What a JobSpec has only by default is left to the service's defaults, which are the same."""
-    from pydantic import BaseModel
-
-    document = spec.model_dump(mode="json", exclude_unset=True) if isinstance(spec, BaseModel) else dict(spec)
-    try:
-        return json.dumps(document, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as e:
-        raise InvalidSpec.at("", f"JSON cannot hold the spec: {e}", code="not-json") from None
-
-
 def _read(kind: type[A], document: Any) -> A:
     try:
         return kind.model_validate(document)
@@ -331,10 +298,3 @@ def _read(kind: type[A], document: Any) -> A:
         raise ApiError(
             "bad-answer", f"the service's answer is not a {kind.__name__} as this client knows it ({fields})"
         ) from None
-
-
-def _items(page: Any, name: str) -> Sequence[Any]:
-    items = page.get(name) if isinstance(page, dict) else None
-    if not isinstance(items, Sequence):
-        raise ApiError("bad-answer", f"the service's answer has no list of {name}; is it traind?")
-    return items

@@ -107,13 +107,15 @@ class Http:
 
 def _client(base: httpx2.URL, api_key: str, *, timeout_seconds: float) -> httpx2.Client:
     """Raises ApiError (`client-environment`) if a variable of the proxy or the certificates cannot be used."""
+    trust_env = not _is_loopback(base.host)  # a proxy must not come between this machine and itself
     try:
         return httpx2.Client(
             base_url=base,
             headers={"Authorization": f"Bearer {api_key}", "User-Agent": "traind-client"},
             timeout=httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, 5.0)),
             follow_redirects=False,
-            trust_env=not _is_loopback(base.host),  # a proxy must not come between this machine and itself
+            trust_env=trust_env,
+            verify=base.scheme == "https" or trust_env,  # without TLS: 50 ms less
         )
     except ImportError:
         raise ApiError(

@@ -1,0 +1,87 @@
+"""The table of jobs, a line each, from their documents. Shown by `traind ls`, `watch` and the verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from traind.cli import output
+from traind.cli.differences import ALWAYS, differing, settings, titles
+from traind.cli.output import number, when
+from traind.cli.table import Ident
+
+MAIN_METRICS = ("val/accuracy", "val/loss", "train/loss")
+SPARE = ("created", "saved", "dataset", "model", "name", "step")
+"""Columns that a narrow terminal does without, first ones first; then the differing hyperparameters, from the last."""
+
+Document = Mapping[str, Any]
+
+
+def job_table(jobs: Sequence[Document], *, metric: str | None = None) -> None:
+    """The jobs on stdout, with the last and the best value of `metric`, or the first of MAIN_METRICS that any has."""
+    key = metric or main_metric(jobs)
+    rows = [settings(job.get("spec", {})) for job in jobs]
+    paths = differing(rows, without=ALWAYS)
+    before, after = ("id", "name", "state", "dataset", "model", "optimizer", "lr"), ("step", "saved")
+    headers = (*before, *titles(paths), *after, key, "best", "created")
+    cells = [_row(job, row, paths, key) for job, row in zip(jobs, rows, strict=True)]
+    n = len(before)
+    own = range(n + len(paths) - 1, n - 1, -1)
+    output.table(
+        headers,
+        cells,
+        right=(n - 1, *range(n + len(paths), n + len(paths) + 4)),
+        spare=(*(headers.index(name) for name in SPARE), *own),
+        cut=(headers.index("state"),),
+    )
+
+
+def main_metric(jobs: Sequence[Document]) -> str:
+    """The first of MAIN_METRICS that any job has."""
+    known = {key for job in jobs for key in _summary(job).get("last", {})}
+    return next((key for key in MAIN_METRICS if key in known), MAIN_METRICS[0])
+
+
+def better_is_higher(key: str) -> bool:
+    """The rule by which workers keep the best value of a metric."""
+    return key.endswith("accuracy")
+
+
+def last_value(job: Document, key: str) -> str:
+    """The last value of a metric as text; "nan" or "inf" as it is."""
+    last, nonfinite = (_summary(job).get(name, {}) for name in ("last", "nonfinite"))
+    if key not in last:
+        return ""
+    return nonfinite.get(key, "nan") if last[key] is None else number(last[key])
+
+
+def best_value(job: Document, key: str) -> float | None:
+    """The best finite value of a metric; None if there is none."""
+    best = _summary(job).get("best", {}).get(key)
+    return None if best is None else best["value"]
+
+
+def state_and_reason(job: Document) -> str:
+    """The state, and for a queued job what it waits for: "queued (waiting: device)"."""
+    waits = job.get("waiting_for")
+    return str(job["state"]) if waits is None else f"{job['state']} (waiting: {waits['reason']})"
+
+
+def _row(job: Document, row: Mapping[str, str], paths: Sequence[str], key: str) -> tuple[object, ...]:
+    progress = job.get("progress", {})
+    return (
+        Ident(job["id"]),
+        job.get("name"),
+        state_and_reason(job),
+        *(row.get(path) for path in (*ALWAYS, *paths)),
+        f"{progress.get('step', 0)}/{progress.get('total_steps')}",
+        progress.get("saved_step"),
+        last_value(job, key),
+        number(best_value(job, key)),
+        when(output.moment(job["created_at"])),
+    )
+
+
+def _summary(job: Document) -> Document:
+    summary: Document = job.get("metrics") or {}
+    return summary
