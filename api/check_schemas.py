@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
 
-from api.schemas import Answer, Failure
+from api.schemas import Answer, Failure, Moment
 from jobs.queries import ShownState
 
 
@@ -123,10 +122,10 @@ class Check(Answer):
     result: Annotated[VerifyResult | AuditResult, Field(discriminator="kind")] | None
     """Null until the check has succeeded, whatever it found."""
     error: Failure | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    updated_at: datetime
+    created_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
+    updated_at: Moment
     version: int
     """Grows with every change; the ETag."""
     links: CheckLinks

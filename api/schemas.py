@@ -5,16 +5,18 @@ Numbers that are not finite travel as null, beside a `nonfinite` that says where
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from jobs.queries import ShownState, Waiting, WorkerState
 from jobs.states import Kind, Outcome
 
 NonFinite = Literal["nan", "inf", "-inf"]
+Moment = Annotated[datetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+"""A time, in UTC whatever the time zone of the database's session is."""
 
 
 class Answer(BaseModel):
@@ -70,7 +72,7 @@ class WaitingFor(Answer):
     """`worker`: none is alive; `queue`: none listens to its queue; `device`: none has its device; `memory`: none
     has as much as it needs; `health`: those that could take it are ill; `back-off`: it starts again `until` then."""
     message: str
-    until: datetime | None
+    until: Moment | None
 
 
 class JobLinks(Answer):
@@ -115,10 +117,10 @@ class Job(Answer):
     progress: Progress
     metrics: Summary
     error: Failure | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    updated_at: datetime
+    created_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
+    updated_at: Moment
     version: int
     """Grows with every change; the ETag is it and what the job waits for."""
     links: JobLinks
@@ -141,7 +143,7 @@ class Event(Answer):
     to_state: str | None
     attempt: int
     data: dict[str, Any]
-    created_at: datetime
+    created_at: Moment
 
 
 class EventPage(Answer):
@@ -169,8 +171,8 @@ class Attempt(Answer):
     error: Failure | None
     log: str | None
     """The end of what the trainer printed."""
-    started_at: datetime
-    ended_at: datetime | None
+    started_at: Moment
+    ended_at: Moment | None
 
 
 class AttemptList(Answer):
@@ -214,8 +216,8 @@ class Checkpoint(Answer):
     state: Blob
     summary: Summary
     """The job's metrics at that step."""
-    created_at: datetime
-    completed_at: datetime | None
+    created_at: Moment
+    completed_at: Moment | None
     links: CheckpointLinks
 
 
@@ -298,11 +300,11 @@ class Worker(Answer):
     jobs: list[HeldJob]
     """Those of the key's project."""
     versions: dict[str, str]
-    started_at: datetime
-    last_seen_at: datetime
+    started_at: Moment
+    last_seen_at: Moment
     seen_seconds: float
     """How long ago it was last seen, on the service's clock."""
-    stopped_at: datetime | None
+    stopped_at: Moment | None
     trouble: str | None
     """What is wrong with its machine, and what mends it; null if nothing was found."""
     memory_bytes: int | None

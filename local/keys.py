@@ -47,11 +47,12 @@ def ls(*, project: ProjectOption = "default", data_dir: DataDir = None) -> None:
     """List a project's keys: id, name, scopes, when made, when revoked. The keys themselves are not kept."""
     from jobs import projects
     from jobs.keys import list_keys
+    from traind.cli.output import when
 
     with transaction(data_dir) as conn:
         for row in list_keys(conn, projects.find(conn, project)):
-            revoked = f"revoked {row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else ""
-            line = (str(row.id), row.name, ",".join(row.scopes), f"{row.created_at:%Y-%m-%d %H:%M}", revoked)
+            revoked = f"revoked {when(row.revoked_at)}" if row.revoked_at else ""
+            line = (str(row.id), row.name, ",".join(row.scopes), when(row.created_at), revoked)
             typer.echo("\t".join(line).rstrip())
 
 

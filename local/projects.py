@@ -33,7 +33,8 @@ def create(
 def ls(*, data_dir: DataDir = None) -> None:
     """List the projects: id, name, number of valid keys, when made."""
     from jobs.projects import list_projects
+    from traind.cli.output import when
 
     with transaction(data_dir) as conn:
         for row in list_projects(conn):
-            typer.echo(f"{row.id}\t{row.name}\t{row.n_keys} keys\t{row.created_at:%Y-%m-%d %H:%M}")
+            typer.echo(f"{row.id}\t{row.name}\t{row.n_keys} keys\t{when(row.created_at)}")

@@ -41,8 +41,9 @@ def test_a_key_opens_what_its_scopes_say_until_it_is_revoked(env: dict[str, str]
     assert known is not None
     assert (known.name, known.scopes) == ("an engineer", {"read"})
 
-    listed = keys(env, "ls").stdout
+    listed = keys(env | {"TZ": "JST-9"}, "ls").stdout
     assert f"{known.key_id}\tan engineer\tread" in listed
+    assert listed.splitlines()[-1].endswith(" JST")
     assert key not in listed
 
     assert keys(env, "revoke", str(known.key_id)).returncode == 0
