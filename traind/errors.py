@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
+KEY = ("[key]",)
+"""What pydantic appends to the place of a mapping's value if it means the value's name."""
+MAX_GUESSES = 20
+"""So many bad fields of a spec are compared with what they may mean; nobody misspells more."""
+
+
+MAX_TOLD = 20
+"""So many bad fields are told to a person."""
+
+
 class TraindError(Exception):
     """Root of traind's errors. `code` is stable; `retryable` says whether the same call can succeed later."""
 
@@ -42,7 +52,9 @@ class InvalidSpec(TraindError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(f"{p.pointer or '(the whole spec)'}: {p.message}" for p in self.problems))
+        told = [f"{short(p.pointer) or '(the whole spec)'}: {p.message}" for p in self.problems[:MAX_TOLD]]
+        more = len(self.problems) - len(told)
+        super().__init__("; ".join(told) + (f"; and {more} more" if more else ""))
 
     @classmethod
     def at(cls, pointer: str, message: str, *, code: str = "rule") -> InvalidSpec:
@@ -51,32 +63,25 @@ class InvalidSpec(TraindError):
     @classmethod
     def from_validation(cls, error: ValidationError, document: Any) -> InvalidSpec:
         """From pydantic's error about `document`; the tags of discriminated unions are left out of the pointers."""
-        problems: dict[str, Problem] = {}
-        for e in error.errors(include_url=False, include_input=False):
-            within, message = _within(e)
-            at = pointer(e["loc"], document) + within
-            known = problems.get(at)
-            problems[at] = Problem(at, e["type"], f"{known.message}; or: {message}" if known else message)
-        return cls(list(problems.values()))
+        from traind.spec_words import message, within
 
-
-def _within(e: ErrorDetails) -> tuple[str, str]:
-    """What to append to the pointer of one of pydantic's errors, and the message: a union's tag is a field, too."""
-    context = e.get("ctx", {})
-    tag = context.get("discriminator", "").strip("'")
-    match e["type"]:
-        case "union_tag_invalid":
-            return f"/{tag}", f"'{context['tag']}' is unknown; choose one of {context['expected_tags']}"
-        case "union_tag_not_found":
-            return f"/{tag}", f"{tag} is missing; it says which one is meant"
-    return context.get("at", ""), e["msg"]
+        found: dict[tuple[str, bool], list[ErrorDetails]] = {}
+        for e in error.errors(include_url=False):
+            at = pointer(e["loc"], document) + within(e)
+            found.setdefault((at, e["loc"][-1:] == KEY), []).append(e)
+        return cls(
+            [
+                Problem(at, errors[-1]["type"], message(errors, may_guess=index < MAX_GUESSES))
+                for index, ((at, _), errors) in enumerate(found.items())
+            ]
+        )
 
 
 def pointer(loc: Sequence[str | int], document: Any) -> str:
     """JSON pointer (RFC 6901) to pydantic's `loc` in `document`, without the tags of unions."""
     parts: list[str] = []
     here = document
-    for part in loc:
+    for part in loc[:-1] if loc[-1:] == KEY else loc:
         if isinstance(here, (str, int, float)):
             break
         if isinstance(here, dict) and part not in here and part in (here.get("name"), here.get("type")):
@@ -87,6 +92,11 @@ def pointer(loc: Sequence[str | int], document: Any) -> str:
         except (KeyError, IndexError, TypeError):
             here = None
     return "".join(f"/{part}" for part in parts)
+
+
+def short(pointer: str) -> str:
+    """A pointer for a person: a client's own names can be long."""
+    return pointer if len(pointer) <= 200 else f"{pointer[:200]}…"
 
 
 class ModelUnreadable(TraindError):

@@ -45,7 +45,10 @@ CountOrZero = Annotated[Int, Field(ge=0, le=INT32_MAX)]
 Seed = Annotated[Int, Field(ge=0, le=2**63 - 1)]
 Noise = Annotated[Float, Field(ge=0, le=1_000_000)]
 Probability = Annotated[Float, Field(ge=0, lt=1)]
-Text = Annotated[str, Strict(), StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+NO_CONTROL: Final = r"^[^\x00-\x1f\x7f]*$"
+NOT_BLANK: Final = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
+Text = Annotated[str, Strict(), StringConstraints(max_length=200, pattern=NO_CONTROL)]
+Title = Annotated[str, Strict(), StringConstraints(max_length=200, pattern=NOT_BLANK)]
 QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 Slug = Annotated[str, Strict(), StringConstraints(pattern=rf"^{QUEUE_NAME.pattern}$")]
 
@@ -270,7 +273,7 @@ Model = Annotated[Linear | Mlp | Cnn | Sequential, Field(discriminator="name")]
 
 # --- optimizer ---------------------------------------------------------------------------------------
 
-Pattern = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Pattern = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200, pattern=NO_CONTROL)]
 
 
 def _at_least_zero(reason: str, value: float) -> float:
@@ -523,7 +526,7 @@ class JobSpec(Part):
 
     version: Literal[1] = SPEC_VERSION
     """Version of this schema."""
-    name: Text | None = None
+    name: Title | None = None
     labels: Annotated[dict[Slug, Text], Field(max_length=64)] = {}
     dataset: Dataset
     model: Model

@@ -66,8 +66,8 @@ def test_a_job_is_accepted_with_every_default_filled(project: Project) -> None:
         ),
         ({"training": {"epochs": 1, "steps": 1}}, "/training/steps", "not both"),
         ({"training": {"batch_size": 5_000}}, "/training/batch_size", "5000"),
-        ({"extra": 1}, "/extra", "not permitted"),
-        ({"labels": {"a/b~c": "x"}}, "/labels/a~1b~0c", "match"),
+        ({"extra": 1}, "/extra", "a spec has no extra"),
+        ({"labels": {"a/b~c": "x"}}, "/labels/a~1b~0c", "the name must be 1 to 63 of"),
     ],
 )
 def test_a_spec_that_cannot_run_is_refused_with_the_field(

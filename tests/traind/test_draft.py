@@ -167,6 +167,31 @@ def test_errors_name_the_flag_the_set_or_the_line(from_file: Draft) -> None:
     assert "job.yaml:2 (/model/hiden): " in lines
 
 
+@pytest.mark.parametrize(
+    ("assignment", "line"),
+    [
+        ("optimzer.lr=1", "--set optimzer.lr (/optimzer): a spec has no optimzer; did you mean optimizer?"),
+        ("training.epoch=1", "--set training.epoch (/training/epoch): training has no epoch; did you mean epochs?"),
+        ("optimizer.betas=[0.9, 0.99]", "--set optimizer.betas (/optimizer/betas): sgd has no betas (adam has); its "),
+        ("optimizer.lr='1e-3'", "(/optimizer/lr): must be a number, not the string '1e-3'; write it without quotes"),
+        ("optimizer=adam", '(/optimizer): must be a mapping such as {"name": "adam"}, not the string '),
+    ],
+)
+def test_a_set_of_what_is_no_field_says_which_is(from_file: Draft, assignment: str, line: str) -> None:
+    from_file.assign(assignment)
+    with pytest.raises(Refused) as raised:
+        from_file.check()
+    assert line in raised.value.lines[0]
+
+
+def test_a_flood_of_problems_is_told_briefly(from_file: Draft) -> None:
+    from_file.document |= {f"{i}{'x' * 5_000}": 0 for i in range(1_000)}
+    with pytest.raises(Refused) as raised:
+        from_file.check()
+    assert raised.value.lines[20:] == ("and 980 more",)
+    assert sum(map(len, raised.value.lines)) < 20 * 600
+
+
 def test_what_is_missing_names_the_flag_that_gives_it() -> None:
     with pytest.raises(Refused) as raised:
         from_flags(lr=0.1).check()

@@ -55,7 +55,7 @@ def test_a_failure_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         (
             json.dumps(SPEC | {"model": {"name": "mlp", "hidden": [0]}}),
-            "error: /model/hidden/0: Input should be greater",
+            "error: /model/hidden/0: must be at least 1, not 0",
         ),
         (json.dumps(SPEC | {"model": {"name": "cnn", "channels": [1] * 4}}), "error: /model/channels/3: "),
         ("{", "is not JSON"),

@@ -76,13 +76,17 @@ def parse_yaml(text: str) -> tuple[Any, dict[str, int]]:
     import yaml
 
     from traind.cli.yaml12 import Loader
+    from traind.cli.yaml_words import said
 
     try:
         root = yaml.compose(io.StringIO(text), Loader=Loader)
     except yaml.MarkedYAMLError as e:
-        raise UnreadableDocument(_marked(e)) from None
+        raise UnreadableDocument(said(e)) from None
+    except yaml.reader.ReaderError as e:
+        line = text.count("\n", 0, e.position) + 1
+        raise UnreadableDocument(f"line {line}: the character U+{e.character:04X} is not allowed") from None
     except (yaml.YAMLError, ValueError) as e:
-        raise UnreadableDocument(" ".join(str(e).split())) from None
+        raise UnreadableDocument(" ".join(str(e).split())[:200]) from None
     except RecursionError:
         raise UnreadableDocument("nested too deeply") from None
     builder = _Builder()
@@ -165,12 +169,6 @@ def _refused_tag(tag: str, line: int) -> UnreadableDocument:
     return UnreadableDocument(
         f"line {line}: the tag {tag.replace('tag:yaml.org,2002:', '!!')} is refused; a spec needs no tags"
     )
-
-
-def _marked(error: Any) -> str:
-    mark = error.problem_mark or error.context_mark
-    at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{at}{error.problem or error.context}"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

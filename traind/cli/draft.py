@@ -11,7 +11,7 @@ from typing import Any
 
 from traind.cli.documents import Document, UnreadableDocument, parse_yaml
 from traind.cli.errors import Refused
-from traind.errors import InvalidSpec, Problem
+from traind.errors import MAX_TOLD, InvalidSpec, Problem, short
 
 FLAGS: Mapping[str, str] = {
     "name": "/name",
@@ -111,20 +111,28 @@ class Draft:
     def refused(self, problems: Iterable[Problem]) -> Refused:
         """The error with one line per problem, naming the flag or the line in the file that has to change."""
         lines = [f"{self._where(p.pointer)}: {p.message}" for p in problems]
-        return Refused("the spec cannot run", *lines)
+        more = [f"and {len(lines) - MAX_TOLD} more"] if len(lines) > MAX_TOLD else []
+        return Refused("the spec cannot run", *lines[:MAX_TOLD], *more)
 
     def _where(self, pointer: str) -> str:
-        shown = pointer or "/"
+        shown = short(pointer) or "/"
         given = f"{pointer}/name" if f"{pointer}/name" in self._origins else pointer
         while given and given not in self._origins:
             given = given.rpartition("/")[0]
-        if given:
-            return f"{self._origins[given]} ({shown})"
+        origin = self._origins.get(given) or self._below(pointer)
+        if origin:
+            return f"{origin} ({shown})"
         if self._file is not None:
             line = self._file.line(pointer)
             return f"{self._file.source}{f':{line}' if line else ''} ({shown})"
         flag = next((_option(name) for name, field in FLAGS.items() if field in (pointer, f"{pointer}/name")), None)
         return f"{flag} ({shown})" if flag else shown
+
+    def _below(self, pointer: str) -> str | None:
+        """The flag that made the mapping at `pointer`, unless the file has it."""
+        if not pointer or (self._file is not None and pointer in self._file.lines):
+            return None
+        return next((origin for at, origin in self._origins.items() if at.startswith(f"{pointer}/")), None)
 
     def _rename(self, part: str, name: str) -> None:
         values = self.document.get(part)
