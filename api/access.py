@@ -1,10 +1,12 @@
 """The outermost layer of every request: its id, one line in the log, and the answer to a defect.
 
 Plain ASGI, so that a streamed body is passed through untouched. Headers, query strings and bodies are never logged.
+Health checks that pass and polls that found nothing new are logged at the level debug: they would fill the disk.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 import uuid
@@ -19,6 +21,7 @@ from api.errors import internal
 log = structlog.get_logger("api")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NOT_MODIFIED = 304
 QUIET = frozenset({"/livez", "/readyz"})
 
 
@@ -57,6 +60,7 @@ class Access:
                     raise
                 await internal(request)(scope, receive, tracked)
             finally:
-                if scope["path"] not in QUIET or status >= 400:
-                    ms = round((time.perf_counter() - started) * 1000, 1)
-                    log.info("request", method=scope["method"], path=scope["path"], status=status, bytes=n_bytes, ms=ms)
+                quiet = scope["path"] in QUIET or status == NOT_MODIFIED
+                ms = round((time.perf_counter() - started) * 1000, 1)
+                entry = {"method": scope["method"], "path": scope["path"], "status": status, "bytes": n_bytes, "ms": ms}
+                log.log(logging.DEBUG if quiet and status < 400 else logging.INFO, "request", **entry)

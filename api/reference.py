@@ -24,7 +24,8 @@ project: what other projects have does not exist for it.
 - **Submit safely.** Send an `Idempotency-Key`: the same key with the same spec answers with the job that is there
   already (`Idempotent-Replayed: true`), so a lost answer can be repeated. The Python client and the CLI do it by
   themselves.
-- **Poll cheaply.** A job's `ETag` is its version; `If-None-Match` answers 304 where nothing changed.
+- **Poll cheaply.** A job's `ETag` is its version; `If-None-Match` answers 304 if nothing changed, and such a
+  poll leaves no line in the service's log.
 - **Times** are UTC (RFC 3339 with `Z`), whatever time zone the service or its database has. The CLI shows local ones.
 - **Curves.** `metrics` answers at most `max_points` buckets per key, each with first, last, min, max, mean, count and
   nan_count. Numbers that are not finite travel as `null`, and `nonfinite` says which. `attempts=all` also shows

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.api.process import ApiProcess, environment, serve
-from tests.api.project import new_project
+from tests.api.project import Project, new_project
 from tests.conftest import Servers
 
 CONTENT = random.Random(1).randbytes(12_000_000)
@@ -45,6 +45,16 @@ def test_the_log_has_a_line_per_request_and_no_secrets(api: ApiProcess, anonymou
     text = api.log.read_text()
     assert key not in text
     assert "hunter2" not in text
+
+
+def test_a_poll_that_finds_nothing_new_leaves_no_line(api: ApiProcess, project: Project) -> None:
+    path = project.submit()["links"]["self"]
+    known = {"If-None-Match": project.http.get(path).headers["ETag"], "X-Request-Id": "poll-of-nothing-new"}
+    assert project.http.get(path, headers=known).status_code == 304
+    assert project.http.get(path, headers={"X-Request-Id": "poll-of-something"}).status_code == 200
+    (entry,) = api.logged("poll-of-something")
+    assert (entry["path"], entry["status"]) == (path, 200)
+    assert "poll-of-nothing-new" not in api.log.read_text()
 
 
 def test_it_chooses_a_free_port_and_reports_while_the_database_is_away() -> None:

@@ -9,7 +9,7 @@ import typer
 
 from traind.cli import output
 from traind.cli.checkpoints import choose
-from traind.cli.connection import DataDir, JobArgument, connect, job_id
+from traind.cli.connection import DataDir, JobArgument, connect, job_id, silence
 from traind.cli.errors import CANCELLED, FAILED, INTERRUPTED, OK, CliError, Refused
 from traind.cli.jobs import FormatOption
 from traind.cli.output import Format, number, when
@@ -153,7 +153,7 @@ def _wait(client: Client, check: Check) -> Check:
     console = output.stderr()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        return client.wait_check(check.id, _report(progress))
+        return client.wait_check(check.id, _report(progress), on_silence=silence(client))
 
 
 def _report(progress: Progress) -> Callable[[Check], None]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from traind.cli import output
 from traind.cli.errors import CliError
 
 if TYPE_CHECKING:
@@ -120,3 +121,8 @@ def job_id(client: Client, text: str) -> str:
     if not found:
         raise UnknownJob(f"none of the newest {PREFIX_SEARCH:,} jobs has an id that starts with {text!r}")
     return found[0]
+
+
+def silence(client: Client) -> Callable[[float], None]:
+    """For `client.wait`: says on stderr that the service does not answer, above whatever is drawn there."""
+    return lambda seconds: output.stderr().print(f"no answer from {client.url} for {seconds:.0f} s; still trying")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from traind.cli import output
-from traind.cli.connection import DataDir, JobArgument, connect, job_id
+from traind.cli.connection import DataDir, JobArgument, connect, job_id, silence
 from traind.cli.errors import INTERRUPTED, OUTCOMES
 from traind.cli.job_table import job_table
 
@@ -40,7 +40,7 @@ def watch_job(client: Client, whole_id: str, output_format: output.Format) -> in
 
     try:
         with Board(output.stderr()) as board:
-            job = client.wait(whole_id, board.update)
+            job = client.wait(whole_id, board.update, on_silence=silence(client))
     except KeyboardInterrupt:
         output.note(f"the job goes on; `traind watch {whole_id}` comes back to it, `traind cancel {whole_id}` ends it")
         return INTERRUPTED

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -26,15 +26,15 @@ from traind.client.answers import (
 )
 from traind.client.download import ProgressCallback, download
 from traind.client.http import Http
+from traind.client.waiting import OnSilence, wait
 from traind.errors import ApiError
 
 if TYPE_CHECKING:
     from traind.spec import JobSpec
 
 A = TypeVar("A", bound=Answer)
-R = TypeVar("R", Job, Check)
 JobId = str | uuid.UUID
-OUT_OF_REACH_SECONDS = 60.0
+POLL_SECONDS = 3.0
 
 
 class Client:
@@ -175,14 +175,27 @@ class Client:
         job_id: JobId,
         on_update: Callable[[Job], None] | None = None,
         *,
+        on_silence: OnSilence | None = None,
         timeout_seconds: float | None = None,
-        poll_seconds: float = 0.3,
+        poll_seconds: float = POLL_SECONDS,
     ) -> Job:
         """Wait until the job has ended and return it. `on_update` is called with each version of the job that was seen.
 
-        A service that is out of reach is waited for, for a minute. Raises TimeoutError after `timeout_seconds`.
+        Polls come quickly at first and every `poll_seconds` at last; they cost little while nothing changes. A service
+        that does not answer for 5 s is reported, by `on_silence(seconds)` or as a warning of the logger
+        `traind.client`, and waited for, for 2.5 minutes; then ApiError is raised. Raises TimeoutError after
+        `timeout_seconds`.
         """
-        return _wait(lambda: self.get(job_id), f"job {job_id}", on_update, timeout_seconds, poll_seconds)
+        return wait(
+            self._http,
+            _job_path(job_id),
+            partial(_read, Job),
+            f"job {job_id}",
+            on_update=on_update,
+            on_silence=on_silence,
+            timeout_seconds=timeout_seconds,
+            poll_seconds=poll_seconds,
+        )
 
     def verify(self, checkpoint_id: int, *, idempotency_key: str | None = None) -> Check:
         """Ask for a replay to this checkpoint from the one before it; `wait_check` waits for what it finds.
@@ -214,11 +227,21 @@ class Client:
         check_id: JobId,
         on_update: Callable[[Check], None] | None = None,
         *,
+        on_silence: OnSilence | None = None,
         timeout_seconds: float | None = None,
-        poll_seconds: float = 0.3,
+        poll_seconds: float = POLL_SECONDS,
     ) -> Check:
         """Wait until the check has ended and return it; as `wait` for a job."""
-        return _wait(lambda: self.check(check_id), f"check {check_id}", on_update, timeout_seconds, poll_seconds)
+        return wait(
+            self._http,
+            _check_path(check_id),
+            partial(_read, Check),
+            f"check {check_id}",
+            on_update=on_update,
+            on_silence=on_silence,
+            timeout_seconds=timeout_seconds,
+            poll_seconds=poll_seconds,
+        )
 
     def workers(self, *, stopped: bool = False, limit: int = 1_000) -> tuple[Worker, ...]:
         """The workers, live ones first; with `stopped` also those that have stopped. At most `limit`."""
@@ -240,39 +263,6 @@ class Client:
     def _ask_check(self, path: str, key: str | None, params: Sequence[tuple[str, str]] = ()) -> Check:
         headers = calls.idempotency(key)
         return _read(Check, self._http.json("POST", path, params=params, headers=headers))
-
-
-def _wait(
-    look: Callable[[], R],
-    name: str,
-    on_update: Callable[[R], None] | None,
-    timeout_seconds: float | None,
-    poll_seconds: float,
-) -> R:
-    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-    known: object = None
-    while True:
-        seen = _patiently(look)
-        now = seen.version, getattr(seen, "waiting_for", None)
-        if on_update and now != known:
-            on_update(seen)
-        known = now
-        if seen.final:
-            return seen
-        if deadline is not None and time.monotonic() + poll_seconds > deadline:
-            raise TimeoutError(f"{name} is still {seen.state} after {timeout_seconds} seconds")
-        time.sleep(poll_seconds)
-
-
-def _patiently(look: Callable[[], R]) -> R:
-    give_up_at = time.monotonic() + OUT_OF_REACH_SECONDS
-    while True:
-        try:
-            return look()
-        except ApiError as e:
-            if not e.retryable or time.monotonic() > give_up_at:
-                raise
-            time.sleep(1.0)
 
 
 def _job_path(job_id: JobId) -> str:

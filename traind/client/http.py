@@ -22,6 +22,7 @@ RETRY_STATUSES = frozenset({429, 502, 503, 504})
 LOST_STATUSES = frozenset({502, 504})
 """A proxy got no answer from the service, which may have done what was asked."""
 MAX_RETRY_AFTER_SECONDS = 30.0
+CONNECT_SECONDS = 5.0
 UNREACHABLE = "unreachable"
 """The call was never sent."""
 NO_ANSWER = "no-answer"
@@ -49,6 +50,7 @@ class Http:
                 "the API key is no text, is empty, or has characters that no key has (spaces, line ends, non-ASCII)"
             )
         self.url = str(base).rstrip("/")
+        self.timeout_seconds = timeout_seconds
         self._retries = retries
         self._backoff_seconds = backoff_seconds
         self._client = _client(base, api_key, timeout_seconds=timeout_seconds)
@@ -88,6 +90,18 @@ class Http:
                 time.sleep(max(delay, min(failure.retry_after_seconds or 0.0, MAX_RETRY_AFTER_SECONDS)))
         raise AssertionError("the last delay is None")
 
+    def poll(self, path: str, etag: str | None, *, timeout_seconds: float) -> tuple[Any, str | None]:
+        """One GET, not repeated: the JSON and its ETag; None and `etag` while that is current. Raises ApiError."""
+        headers = {"Accept": "application/json"} | ({"If-None-Match": etag} if etag else {})
+        timeout = httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, CONNECT_SECONDS))
+        try:
+            answer = self._client.get(path, headers=headers, timeout=timeout)
+            if etag and answer.status_code == httpx2.codes.NOT_MODIFIED:
+                return None, etag
+            return _json_of(answer), answer.headers.get("ETag")
+        except (httpx2.TransportError, httpx2.DecodingError) as e:
+            raise as_api_error(e, self.url) from e
+
     @contextmanager
     def stream(
         self, path: str, *, params: Params = (), headers: Mapping[str, str] | None = None
@@ -112,7 +126,7 @@ def _client(base: httpx2.URL, api_key: str, *, timeout_seconds: float) -> httpx2
         return httpx2.Client(
             base_url=base,
             headers={"Authorization": f"Bearer {api_key}", "User-Agent": "traind-client"},
-            timeout=httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, 5.0)),
+            timeout=httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, CONNECT_SECONDS)),
             follow_redirects=False,
             trust_env=trust_env,
             verify=base.scheme == "https" or trust_env,  # without TLS: 50 ms less

@@ -1,0 +1,106 @@
+"""Waiting for a job or a check: polls that back off, cost little while nothing changes, and say if nobody answers.
+
+The time between two polls grows with the time waited. A poll names the version that is known (If-None-Match), so most
+answers are an empty 304. A service that does not answer is reported after SILENCE_SECONDS and asked on. Used by
+`traind.client.client`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from traind.client.answers import Check, Job
+from traind.client.http import MAX_RETRY_AFTER_SECONDS, NO_ANSWER, Http
+from traind.errors import ApiError
+
+SILENCE_SECONDS = 5.0
+"""A silence of so long is reported, and again whenever it is twice as long as at the report before."""
+OUT_OF_REACH_SECONDS = 150.0
+"""After so long without an answer the error is raised."""
+QUICKEST_SECONDS = 0.2
+SHARE_OF_WAIT = 0.1
+"""A poll comes after this share of the time waited so far: an end is noticed late by no more than that."""
+
+R = TypeVar("R", Job, Check)
+OnSilence = Callable[[float], None]
+
+log = logging.getLogger("traind.client")
+
+
+def wait(
+    http: Http,
+    path: str,
+    read: Callable[[Any], R],
+    name: str,
+    *,
+    on_update: Callable[[R], None] | None,
+    on_silence: OnSilence | None,
+    timeout_seconds: float | None,
+    poll_seconds: float,
+) -> R:
+    """What is at `path` once it has ended. Raises TimeoutError after `timeout_seconds`, and ApiError."""
+    began = time.monotonic()
+    deadline = math.inf if timeout_seconds is None else began + timeout_seconds
+    polls = _Polls(http, path, on_silence, deadline)
+    known: tuple[object, ...] | None = None
+    seen = read(polls.news())
+    while True:
+        version = seen.version, getattr(seen, "waiting_for", None)
+        if on_update and version != known:
+            on_update(seen)
+        known = version
+        if seen.final:
+            return seen
+        now = time.monotonic()
+        pause = min(poll_seconds, max(QUICKEST_SECONDS, (now - began) * SHARE_OF_WAIT))
+        if now + pause > deadline:
+            raise TimeoutError(f"{name} is still {seen.state} after {timeout_seconds} seconds")
+        time.sleep(pause)
+        news = polls.news()
+        seen = seen if news is None else read(news)
+
+
+class _Polls:
+    """Asks again and again for one thing; remembers its ETag and how long this service takes to answer."""
+
+    def __init__(self, http: Http, path: str, on_silence: OnSilence | None, deadline: float) -> None:
+        self._http = http
+        self._path = path
+        self._on_silence = on_silence or self._log
+        self._deadline = deadline
+        self._etag: str | None = None
+        self._patience = min(SILENCE_SECONDS, http.timeout_seconds)
+
+    def news(self) -> Any:
+        """The document, or None if it is still the one of the last call. Raises ApiError, TimeoutError."""
+        began = time.monotonic()
+        report_at, pause = SILENCE_SECONDS, QUICKEST_SECONDS
+        while True:
+            try:
+                return self._ask()
+            except ApiError as error:
+                silent = time.monotonic() - began
+                if not error.retryable or silent > OUT_OF_REACH_SECONDS:
+                    raise
+                if silent >= report_at:
+                    self._on_silence(silent)
+                    report_at = 2 * silent
+                if error.code == NO_ANSWER:
+                    self._patience = min(2 * self._patience, self._http.timeout_seconds)
+                rest = max(pause, min(error.retry_after_seconds or 0.0, MAX_RETRY_AFTER_SECONDS))
+                if time.monotonic() + rest > self._deadline:
+                    raise TimeoutError(f"the time to wait is over, and for {silent:.0f} s {error}") from error
+            time.sleep(rest)
+            pause = min(2 * pause, 2.0)
+
+    def _ask(self) -> Any:
+        left = max(self._deadline - time.monotonic(), 0.05)
+        document, self._etag = self._http.poll(self._path, self._etag, timeout_seconds=min(self._patience, left))
+        return document
+
+    def _log(self, seconds: float) -> None:
+        log.warning("no answer from %s for %.0f s; still trying", self._http.url, seconds)
