@@ -11,11 +11,13 @@ import signal
 import socket
 import sys
 from types import FrameType
+from typing import NoReturn
 
 import structlog
 import uvicorn
 
 from api.app import create_app
+from jobs.environment import unread_variables
 from jobs.log import configure
 from jobs.settings import InvalidSettings, Settings, load
 
@@ -25,7 +27,7 @@ log = structlog.get_logger("api")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Serve. Exits with 1 and a message where the settings or the address cannot be used."""
+    """Serve. Exits with a message: with 2 if the settings cannot be used, with 1 if the address cannot."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     arguments = _arguments(argv)
@@ -33,10 +35,14 @@ def main(argv: list[str] | None = None) -> None:
         settings = load(host=arguments.host, port=arguments.port)
         configure(level=settings.log_level, log_format=settings.log_format)
         logging.getLogger("alembic").setLevel(logging.WARNING)  # /readyz asks it for the revision
+        for line in unread_variables():
+            log.warning(line)
         app = create_app(settings)
         listener = _listener(arguments, settings)
-    except (InvalidSettings, ValueError, OSError) as error:
-        sys.exit(f"api: {error}")
+    except (InvalidSettings, ValueError) as error:
+        _refuse(error, code=2)
+    except OSError as error:
+        _refuse(error, code=1)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -49,6 +55,11 @@ def main(argv: list[str] | None = None) -> None:
     with listener:
         log.info("listening", address=_address(listener))
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _refuse(error: Exception, *, code: int) -> NoReturn:
+    sys.stderr.write(f"api: {error}\n")
+    sys.exit(code)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -67,7 +78,7 @@ def _listener(arguments: argparse.Namespace, settings: Settings) -> socket.socke
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except (OSError, UnicodeError) as error:
         where = f"{settings.host} port {settings.port}"
-        raise InvalidSettings(f"TRAIND_HOST, TRAIND_PORT: cannot listen on {where}: {error}; choose others") from None
+        raise OSError(f"TRAIND_HOST, TRAIND_PORT: cannot listen on {where}: {error}; choose others") from None
 
 
 def _address(listener: socket.socket) -> str:

@@ -18,8 +18,9 @@ INTRO = """\
 <!-- Written by `python -m jobs.settings_doc docs/configuration.md`; a test compares. Change jobs/settings.py. -->
 
 Every process reads its settings from environment variables; an unusable value stops it at start with the variable's
-name and the reason. `traind up` passes its environment on to the api and the worker. What concerns leases must be
-equal on all machines.
+name and the reason, and with exit code 2. A variable whose name is misspelt does nothing; the api, a worker,
+`traind up` and `traind doctor` say so at start, with the name that may be meant. `traind up` passes its environment on
+to the api and the worker. What concerns leases must be equal on all machines.
 
 | variable | type | default | meaning |
 |---|---|---|---|

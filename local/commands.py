@@ -114,10 +114,13 @@ def demo(
 @database.command()
 def upgrade() -> None:
     """Migrate the database at TRAIND_DATABASE_URL to this version. (`traind up` does it by itself.)"""
+    from jobs.environment import unread_variables
     from jobs.settings import InvalidSettings, load
     from local import preparation
 
     url = load().database_url
+    for line in unread_variables():
+        _say(line)
     if url is None:
         raise InvalidSettings("set TRAIND_DATABASE_URL; an embedded database is migrated by `traind up`")
     preparation.migrate(url.get_secret_value())

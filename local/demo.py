@@ -62,6 +62,7 @@ class Orphaned(Exception):
 def run(data: str, *, data_dir: Path | None = None) -> int:
     """Run the demo on the data set `data`, one of COMMON, and return the exit code: 0 where every job succeeded."""
     parent = os.getppid()
+    load()  # refused settings leave no folder behind
     folder = data_dir or Path(tempfile.mkdtemp(prefix="traind-demo-"))
     try:
         with stop_signals():

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from jobs.environment import unread_variables
 from jobs.settings import load
 from local import api_key, folders, listener, preparation, redis, running
 from local.errors import AlreadyRunning
@@ -73,6 +74,8 @@ class Service:
         self._with_worker = worker
         self._report = report
         self._ended = ExitStack()
+        for line in unread_variables():
+            report(line)
 
     def __enter__(self) -> Service:
         with ExitStack() as started:

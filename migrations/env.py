@@ -10,7 +10,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
 from jobs.database import make_engine
-from jobs.settings import Settings
+from jobs.settings import InvalidSettings, load
 from jobs.tables import metadata
 from migrations import ONE_AT_A_TIME
 
@@ -23,7 +23,10 @@ def run(connection: Connection) -> None:
 
 
 def run_from_command_line() -> None:
-    url = Settings().database_url
+    try:
+        url = load().database_url
+    except InvalidSettings as error:
+        raise CommandError(str(error)) from None
     if url is None:
         raise CommandError("set TRAIND_DATABASE_URL")
     engine = make_engine(url.get_secret_value(), application_name="traind-migrate", pool_size=0)

@@ -17,6 +17,7 @@ from functools import partial
 import structlog
 from sqlalchemy.exc import OperationalError
 
+from jobs.environment import unread_variables
 from jobs.log import configure
 from jobs.settings import InvalidSettings, load
 from worker.app import hang_up, listen, make_app
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse("set TRAIND_DATABASE_URL and TRAIND_REDIS_URL, or start all of it with `traind up`", code=2)
     database_url, redis_url = settings.database_url.get_secret_value(), settings.redis_url.get_secret_value()
     configure(level=settings.log_level, log_format=settings.log_format)
+    for line in unread_variables():
+        log.warning(line)
     logging.getLogger("celery").setLevel(max(logging.WARNING, logging.getLogger().level))
     try:
         warm_up(settings.worker_device)
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (WarmUpFailed, CannotStart) as error:
         return _refuse(str(error), code=1)
     except OperationalError as error:
-        return _refuse(f"the database does not answer: {error.orig}", code=1)
+        return _refuse(f"the database does not answer: {' '.join(str(error.orig).split())}", code=1)
 
 
 def _refuse(message: str, *, code: int) -> int:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from jobs.environment import unread_variables
 from local import listener
 from local.doctor import disks, doorbell, fleet, machine, server
 from local.doctor.findings import Finding, Level, error, ok, warning
@@ -29,6 +30,8 @@ def examine(target: Target, *, now: Callable[[], float] = time.time) -> list[Fin
 
 
 def _everything(target: Target, now: Callable[[], float]) -> Iterator[Finding]:
+    for line in unread_variables():
+        yield warning("settings", line, "correct its name, or unset it")
     yield from _service(target)
     database = _database(target)
     seen: Fleet | None = None

@@ -92,7 +92,7 @@ def test_settings_that_cannot_be_used_are_told_in_one_message(settings: dict[str
     found = subprocess.run(
         [sys.executable, "-m", "api"], check=False, env=environment(**settings), capture_output=True, text=True
     )
-    assert found.returncode == 1
+    assert found.returncode == 2
     assert said in found.stderr
     assert "Traceback" not in found.stderr
     assert "ter2" not in found.stderr

@@ -169,6 +169,6 @@ def exit_code(error: TraindError) -> int:
         return error.exit_code
     if isinstance(error, ApiError) and (error.status in (400, 413, 422) or error.code == "invalid-parameter"):
         return USAGE
-    if isinstance(error, InvalidSpec):
+    if isinstance(error, InvalidSpec) or error.code == "invalid-settings":
         return USAGE
     return FAILED
