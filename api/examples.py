@@ -91,7 +91,7 @@ _JOB: Json = {
         "eval_every": 46,
         "device": "cpu",
         "threads": 2,
-        "memory_bytes": 283324752,
+        "memory_bytes": 213324752,
         "model": _MODEL.model_dump(mode="json") if _MODEL else None,
     },
     "progress": {

@@ -559,7 +559,7 @@ class Resolved(Part):
     device: Literal["cpu", "cuda"] | None = None
     threads: int | None = None
     memory_bytes: int | None = None
-    """Estimate of the largest resident memory of its trainer on a CPU, mostly within 0.9 and 1.5 of the real one; null
+    """Estimate of the largest resident memory of its trainer on a CPU, mostly 0.9 to 1.5 times the real one; null
     for device cuda, whose memory is not estimated."""
     model: Architecture | None = None
     """What one needs to use the weights without traind; null for jobs that an earlier version took in."""

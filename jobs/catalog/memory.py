@@ -6,17 +6,26 @@ of a GPU is not estimated.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from math import prod
 
 from jobs.catalog.models import layers, parameter_shapes
 from jobs.catalog.optimizers import ParamGroup, param_groups
 from jobs.catalog.shapes import output_shape
 from traind.errors import InvalidSpec
-from traind.spec import BatchNorm2dLayer, Conv2dLayer, DropoutLayer, JobSpec, Layer, MaxPool2dLayer, Resolved
+from traind.spec import (
+    BatchNorm2dLayer,
+    Conv2dLayer,
+    DropoutLayer,
+    FlattenLayer,
+    JobSpec,
+    Layer,
+    MaxPool2dLayer,
+    Resolved,
+)
 
-BASE_BYTES = 280_000_000
+BASE_BYTES = 210_000_000
 """Python, torch and what torch loads in the first steps, measured with a tiny model and tiny data."""
 FLOAT = 4
 EVALUATION_BATCH = 1_000
@@ -29,6 +38,9 @@ UNPACKING_BYTES = 80_000_000
 """A packed file of Fashion-MNIST, its content, and the pixels chosen from it."""
 SLACK = 1.3
 """What the allocator and the layers' scratch memory add to activations, as a factor."""
+
+Sizes = tuple[Layer, int, int]
+"""A layer, and how many values per sample go in and come out."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +70,11 @@ def estimate(spec: JobSpec, resolved: Resolved) -> Estimate:
     rule = spec.training.divergence
     before = values if rule is not None and rule.update_norm_factor is not None else 0
     data = (resolved.n_train + resolved.n_validation) * _sample_bytes(resolved)
-    sizes = _sizes(model, resolved)
+    sizes = list(_sizes(model, resolved))
     return Estimate(
         dataset=data,
         model=3 * values + 2 * state + before,
-        batch=_rows(spec, resolved) + max(_step(model, sizes, resolved), _evaluation(sizes, resolved)),
+        batch=_rows(spec, resolved) + max(_step(sizes, resolved), _evaluation(sizes, resolved)),
         loading=values + max(data, _reading(spec, resolved)),
     )
 
@@ -119,14 +131,14 @@ def _rows(spec: JobSpec, resolved: Resolved) -> int:
     return 2 * max(resolved.batch_size * _sample_bytes(resolved), BLOCK_BYTES) + 8 * resolved.n_train
 
 
-def _step(model: tuple[Layer, ...], sizes: list[int], resolved: Resolved) -> int:
+def _step(sizes: list[Sizes], resolved: Resolved) -> int:
     """The values that a step keeps for its backward pass, and the gradients of the largest layer."""
-    kept = sum(_kept(layer) * size for layer, size in zip(model, sizes[1:], strict=True))
+    kept = sum(_kept(layer) * size for layer, _, size in sizes)
     loss = 5 * resolved.n_outputs  # outputs, their log-softmax, the gradients of both, the outputs of the step before
     return int(SLACK * FLOAT * resolved.batch_size * (kept + loss + _largest_layer(sizes)))
 
 
-def _evaluation(sizes: list[int], resolved: Resolved) -> int:
+def _evaluation(sizes: list[Sizes], resolved: Resolved) -> int:
     return int(SLACK * FLOAT * min(EVALUATION_BATCH, resolved.n_validation) * _largest_layer(sizes))
 
 
@@ -142,14 +154,16 @@ def _kept(layer: Layer) -> int:
     return 1
 
 
-def _sizes(model: tuple[Layer, ...], resolved: Resolved) -> list[int]:
-    """Values per sample: of the input, and of what each layer puts out."""
-    shapes = [resolved.input_shape]
+def _sizes(model: tuple[Layer, ...], resolved: Resolved) -> Iterator[Sizes]:
+    """Of each layer that computes; to flatten is to look at the same values another way."""
+    shape = resolved.input_shape
     for layer in model:
-        shapes.append(output_shape(layer, shapes[-1]))
-    return [prod(shape) for shape in shapes]
+        out = output_shape(layer, shape)
+        if not isinstance(layer, FlattenLayer):
+            yield layer, prod(shape), prod(out)
+        shape = out
 
 
-def _largest_layer(sizes: list[int]) -> int:
+def _largest_layer(sizes: list[Sizes]) -> int:
     """Input and output together."""
-    return max(before + after for before, after in pairwise(sizes))
+    return max(before + after for _, before, after in sizes)
