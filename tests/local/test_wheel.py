@@ -103,4 +103,10 @@ def test_a_service_and_a_job_run_from_it_alone(python: str, data_dir: Path) -> N
         assert job.returncode == 0, job.stderr
         watched = traind("watch", job.stdout.strip(), *here, python=python)
         assert watched.returncode == 0, watched.stderr
+        weights = data_dir.with_name("model.safetensors")
+        taken = traind("download", job.stdout.strip(), "-o", str(weights), *here, python=python)
+        assert taken.returncode == 0, taken.stderr
+        code = f"import traind; print(traind.load_model({str(weights)!r}).classes[7])"
+        loaded = subprocess.run([python, "-P", "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+        assert loaded.stdout == "7\n", loaded.stderr
         assert traind("down", *here, python=python).returncode == 0
