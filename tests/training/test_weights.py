@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Callable
@@ -45,6 +46,7 @@ EVERY_LAYER = {
         {"type": "linear", "out_features": 10},
     ],
 }
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 SYNTHETIC = {"name": "synthetic_classification", "n_samples": 400}
 ADAM = {"name": "adam", "lr": 0.005}
 
@@ -80,6 +82,26 @@ def test_on_raw_digits_a_loaded_model_is_as_good_as_its_job_said(model: dict[str
     assert loaded.classes == tuple("0123456789")
     assert (outputs.argmax(1) == classes).double().mean().item() == reported["val/accuracy"] > 0.3
     assert cross_entropy(outputs, classes).item() == pytest.approx(reported["val/loss"], rel=1e-5)
+
+
+@pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_on_raw_fashion_mnist_a_loaded_model_is_as_good_as_its_job_said(tmp_path: Path) -> None:
+    job = trainer_job(
+        tmp_path,
+        dataset={"name": "fashion_mnist", "train_size": 3_000},
+        model={"name": "linear"},
+        optimizer=ADAM,
+        training={"epochs": 1},
+    )
+    settings = DataSettings(fashion_mnist_dir=DEBIAN, cache_dir=NOWHERE)
+    path, reported = trained(job.model_copy(update={"settings": settings}))
+    pixels = gzip.decompress((DEBIAN / "t10k-images-idx3-ubyte.gz").read_bytes())[16:]
+    labels = gzip.decompress((DEBIAN / "t10k-labels-idx1-ubyte.gz").read_bytes())[8:]
+    model, classes = load_model(path), np.frombuffer(labels, np.uint8)
+    assert model.classes is not None
+    with torch.no_grad():
+        found = model(np.frombuffer(pixels, np.uint8).reshape(-1, 28, 28).copy()).argmax(1).numpy()
+    assert np.mean(found == classes) == reported["val/accuracy"] > 0.6
 
 
 @pytest.mark.parametrize("dataset", [SYNTHETIC, {"name": "synthetic_regression", "n_samples": 400, "n_targets": 2}])
