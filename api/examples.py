@@ -69,6 +69,7 @@ _JOB: Json = {
     "state": "running",
     "phase": "train",
     "waiting_for": None,
+    "stopped_early": False,
     "queue": "default",
     "priority": 0,
     "attempt": 1,

@@ -102,6 +102,8 @@ class Job(Answer):
     phase: str | None
     waiting_for: WaitingFor | None
     """Null if no worker lacks: the job runs, has ended, or waits for its turn."""
+    stopped_early: bool
+    """Whether `training.early_stopping` ended it before `total_steps`; its state is then `succeeded`."""
     queue: str
     priority: int
     attempt: int

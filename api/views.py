@@ -46,6 +46,7 @@ def job_view(job: JobRow) -> Job:
         state=job.shown_state,
         phase=job.phase if job.state is State.RUNNING else None,
         waiting_for=_waiting_view(job.waiting_for),
+        stopped_early=job.stopped_early,
         queue=job.queue,
         priority=job.priority,
         attempt=job.attempt,

@@ -49,6 +49,8 @@ RULES = f"""\
 - **max_runtime_seconds** counts for each attempt by itself. Shortly before its end (a tenth of it,
   at least half a second and two steps, at most 30 s) a checkpoint is taken as for a drain, and the job is `failed` with
   the code `max-runtime`; a retry goes on from there. A trainer that reaches no safe point until the end is killed.
+- **Early stopping** (`training.early_stopping`) ends a job as `succeeded`. The job says `stopped_early`, and the event
+  `succeeded` names the rule and the step.
 - Crashed jobs start before others, then higher priority, then the older job.
 - `diverged` is an outcome with its step and last good checkpoint, not an error; it is never retried by itself.
 """

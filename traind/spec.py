@@ -419,7 +419,10 @@ Schedule = Annotated[Constant | LinearDecay | Cosine | StepDecay, Field(discrimi
 
 
 class EarlyStopping(Part):
-    """Stop when the metric has not improved by more than `min_delta` for `patience` evaluations in a row."""
+    """Stop when the metric has not improved by more than `min_delta` for `patience` evaluations in a row.
+
+    The job has then succeeded, and says `stopped_early`; its final checkpoint is that of the step at which it stopped.
+    """
 
     metric: Literal["val/loss", "val/accuracy"] = "val/loss"
     patience: Count = 5

@@ -132,7 +132,10 @@ def finish(
         record_result(conn, lease.job_id, result)
     end_attempt(conn, row, Outcome(state), error=error, log=log)
     values = {"error": pack(error), "summary": _merged(summary)}
-    move(conn, row, state, {"error": error} if error else {}, **values)
+    data = {"error": error} if error else {}
+    if state is State.SUCCEEDED and summary.get("stopped_early"):
+        data["stopped_early"] = {"step": row.saved_step} | (row.spec["training"]["early_stopping"] or {})
+    move(conn, row, state, data, **values)
     return state
 
 

@@ -61,6 +61,11 @@ class JobRow:
     """What a queued job waits for, if that is not its turn."""
 
     @property
+    def stopped_early(self) -> bool:
+        """Whether it succeeded by its rule of early stopping, before its last step."""
+        return self.state is State.SUCCEEDED and bool(self.summary.get("stopped_early"))
+
+    @property
     def shown_state(self) -> ShownState:
         return shown(self.state, self.requested)
 

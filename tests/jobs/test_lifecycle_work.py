@@ -26,6 +26,7 @@ from jobs.lifecycle.work import (
     record_progress,
     requeue,
 )
+from jobs.queries import get_job
 from jobs.states import Request, State
 from jobs.tables import CHUNK_BYTES, blob_chunk, checkpoint, job, job_event, metric_segment
 from tests.jobs import scenario
@@ -55,6 +56,24 @@ def end(engine: Engine, lease: Lease, state: State = State.SUCCEEDED, **values: 
     known: dict[str, Any] = {"error": None, "summary": {}, "log": None}
     with engine.begin() as conn:
         return finish(conn, lease, state=state, **(known | values))
+
+
+@pytest.mark.parametrize("requested", [Request.NONE, Request.CANCEL])
+def test_an_early_stop_is_a_success_with_its_rule_and_step(engine: Engine, project_id: int, requested: Request) -> None:
+    """One that is cancelled in the same moment is cancelled, and nothing else."""
+    job_id = add_job(engine, project_id, training={"early_stopping": {"metric": "val/accuracy", "patience": 3}})
+    lease = start(engine).lease
+    scenario.checkpoint(engine, lease, 20)
+    with engine.begin() as conn:
+        conn.execute(update(job).where(job.c.id == job_id).values(requested=requested))
+    end(engine, lease, summary={"stopped_early": True})
+    with engine.begin() as conn:
+        data = conn.execute(select(job_event.c.data).order_by(job_event.c.id.desc()).limit(1)).scalar_one()
+        shown = get_job(conn, project_id, job_id)
+    rule = {"step": 20, "metric": "val/accuracy", "patience": 3, "min_delta": 0.0}
+    early = requested is Request.NONE
+    assert (shown.state, shown.stopped_early) == (State.SUCCEEDED if early else State.CANCELLED, early)
+    assert data == ({"stopped_early": rule} if early else {})
 
 
 def crashed(engine: Engine, lease: Lease, **values: Any) -> State:

@@ -104,6 +104,26 @@ def test_submit_and_watch_a_success(env: dict[str, str]) -> None:
     assert "succeeded  step 20/20  loss " in done.stderr
 
 
+def test_an_early_stop_is_said_everywhere(here: Here, env: dict[str, str], client: Client) -> None:
+    rule = ("training.eval_every=5", "training.early_stopping.patience=2", "training.early_stopping.min_delta=1e9")
+    options = [part for field in rule for part in ("--set", field)]
+    done = here("submit", *FLAGS, "--optimizer", "sgd", "--steps", "500", *options, "--watch", env=env)
+    reason = "at step 15 of 500: val/loss did not improve by more than 1e+09 in 2 evaluations"
+    assert done.returncode == 0
+    assert f"stopped early {reason}\n" in done.stderr
+    assert "succeeded (stopped early)" in done.stderr, "on the board, too"
+    assert "succeeded (stopped early)" in done.stdout
+    job = next(client.list())
+    assert (job.state, job.stopped_early) == ("succeeded", True)
+    *_, last = client.events(job.id)
+    expected = {"step": 15, "metric": "val/loss", "patience": 2, "min_delta": 1e9}
+    assert (last.kind, last.data) == ("succeeded", {"stopped_early": expected})
+    assert "succeeded (stopped early)" in here("ls", "--limit", "1", env=env).stdout
+    assert any(
+        line.split(None, 2) == ["stopped", "early", reason] for line in here("get", job.id, env=env).stdout.splitlines()
+    )
+
+
 def test_watch_a_divergence(here: Here, env: dict[str, str]) -> None:
     job_id = here("submit", *FLAGS, "--optimizer", "sgd", "--lr", "1e10", env=env).stdout.strip()
     done = here("watch", job_id, "-o", "json", env=env)

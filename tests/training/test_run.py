@@ -103,6 +103,9 @@ def test_early_stopping_ends_a_run_as_a_success(tmp_path: Path) -> None:
     assert (trained.finished.state, trained.finished.step) == ("succeeded", 15)
     assert trained.finished.summary["stopped_early"]
     assert trained.checkpoint(15).kind == "final"
+    whole = Trained(trainer_job(tmp_path, training=training | {"steps": 15}))
+    assert whole.finished.step == 15
+    assert "stopped_early" not in whole.finished.summary, "it was its last step anyway"
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path: Path) -> None:

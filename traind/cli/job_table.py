@@ -62,9 +62,19 @@ def best_value(job: Document, key: str) -> float | None:
 
 
 def state_and_reason(job: Document) -> str:
-    """The state, and for a queued job what it waits for: "queued (waiting: device)"."""
+    """The state with its reason, if there is one: "queued (waiting: device)", "succeeded (stopped early)"."""
+    if job.get("stopped_early"):
+        return f"{job['state']} (stopped early)"
     waits = job.get("waiting_for")
     return str(job["state"]) if waits is None else f"{job['state']} (waiting: {waits['reason']})"
+
+
+def early_stop(job: Document) -> str:
+    """Why a job that stopped early did: "at step 15 of 500: val/loss did not improve in 2 evaluations"."""
+    rule, progress = job["spec"]["training"]["early_stopping"], job["progress"]
+    steps = f"at step {progress['step']} of {progress['total_steps']}"
+    by = f" by more than {number(rule['min_delta'])}" if rule["min_delta"] else ""
+    return f"{steps}: {rule['metric']} did not improve{by} in {rule['patience']} evaluations"
 
 
 def _row(job: Document, row: Mapping[str, str], paths: Sequence[str], key: str) -> tuple[object, ...]:

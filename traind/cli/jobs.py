@@ -12,7 +12,7 @@ import typer
 from traind.cli import output
 from traind.cli.connection import DataDir, JobArgument, connect, job_id, plain
 from traind.cli.errors import Refused
-from traind.cli.job_table import job_table, last_value
+from traind.cli.job_table import early_stop, job_table, last_value
 from traind.cli.output import Format, duration, number, when
 from traind.errors import ApiError
 
@@ -96,6 +96,8 @@ def _details(job: Job) -> Iterator[tuple[str, object]]:
     yield "state", job.state
     if job.waiting_for is not None:
         yield "waits", job.waiting_for.message
+    if job.stopped_early:
+        yield "stopped early", early_stop(document)
     if job.error is not None:
         yield "error", f"{job.error.code}: {job.error.message}"
     yield "attempt", f"{job.attempt} ({job.crash_count} of at most {job.max_attempts} crashed)"

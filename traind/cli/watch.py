@@ -9,7 +9,7 @@ import typer
 from traind.cli import output
 from traind.cli.connection import DataDir, JobArgument, connect, job_id, silence
 from traind.cli.errors import INTERRUPTED, OUTCOMES
-from traind.cli.job_table import job_table
+from traind.cli.job_table import early_stop, job_table
 
 if TYPE_CHECKING:
     from traind.client import Client
@@ -46,6 +46,8 @@ def watch_job(client: Client, whole_id: str, output_format: output.Format) -> in
         return INTERRUPTED
     if job.error is not None:
         output.note(f"{job.state}: {job.error.message} ({job.error.code})")
+    if job.stopped_early:
+        output.note(f"stopped early {early_stop(job.document())}")
     if output_format is output.Format.JSON:
         output.document(job.document())
     else:

@@ -81,6 +81,8 @@ class Job(Answer):
     phase: str | None = None
     waiting_for: WaitingFor | None = None
     """None if no worker lacks: the job runs, has ended, or waits for its turn."""
+    stopped_early: bool = False
+    """Whether `training.early_stopping` ended it before `total_steps`; it has then succeeded."""
     queue: str = "default"
     priority: int = 0
     attempt: int = 0
@@ -107,7 +109,9 @@ class Job(Answer):
 
     @property
     def state_and_reason(self) -> str:
-        """The state, and for a queued job what it waits for: "queued (waiting: device)"."""
+        """The state with its reason, if there is one: "queued (waiting: device)", "succeeded (stopped early)"."""
+        if self.stopped_early:
+            return f"{self.state} (stopped early)"
         return self.state if self.waiting_for is None else f"{self.state} (waiting: {self.waiting_for.reason})"
 
 

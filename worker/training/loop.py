@@ -49,7 +49,8 @@ def _steps(
             _save(session, outbox, checkpoints, kind)
         if stop is not None and not last:
             return Stopped(stop, session.step)
-    stopped = {"stopped_early": True} if session.stopping.stopped else {}
+    early = session.stopping.stopped and session.step < job.resolved.total_steps
+    stopped = {"stopped_early": True} if early else {}
     return Finished("succeeded", session.step, session.recorder.summary() | stopped, None)
 
 

@@ -28,7 +28,8 @@ StopKind = Literal["pause", "drain", "limit"]
 """limit: the time that an attempt may take is nearly over; its checkpoint is of kind drain."""
 FilePart = Literal["model", "state"]
 Summary = dict[str, Any]
-"""{"last": {key: value}, "best": {key: {"value": v, "step": s}}} and, where it happened, "stopped_early": true.
+"""{"last": {key: value}, "best": {key: {"value": v, "step": s}}} and, of a run that ended before its last
+step, "stopped_early": true.
 
 A last value may be NaN or infinite, as the points are; a best one is always finite.
 """
