@@ -60,7 +60,7 @@ def loaded_by(*arguments: str, step: Step | None = None) -> set[str]:
         (["ls", "-o", "json"], HEAVY),
         (["submit", "--dataset", "digits", "--model", "mlp", "--optimizer", "adam", "--lr", "1e-3"], HEAVY),
     ],
-    ids=" ".join,
+    ids=["--version", "--help", "ls", "ls -o json", "submit"],
 )
 def test_a_short_command_loads_only_what_it_needs(arguments: list[str], unwanted: set[str]) -> None:
     page = {"jobs": [JOB], "next_cursor": None}
