@@ -17,6 +17,7 @@ OF_OTHERS = (
     *("TRAIND_URL", "TRAIND_API_KEY", "TRAIND_DATA_DIR"),  # the CLI
     "TRAIND_KERNEL",  # optim_core
     *("TRAIND_DATABASE_PASSWORD", "TRAIND_REDIS_PASSWORD"),  # docker-compose.yml
+    *("TRAIND_WORKER_CPUS", "TRAIND_WORKER_MEMORY_LIMIT", "TRAIND_STOP_GRACE_PERIOD"),  # docker-compose.yml
 )
 KNOWN = (*(f"TRAIND_{name.upper()}" for name in Settings.model_fields), *OF_OTHERS)
 _KUBERNETES = re.compile(r"TRAIND_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)")

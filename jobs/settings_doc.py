@@ -51,6 +51,15 @@ does not start. A resume on another one is not bit-identical, and the job says s
 | `TRAIND_DATABASE_PASSWORD` | Password of the Postgres user; needed. |
 | `TRAIND_REDIS_PASSWORD` | Password of Redis; needed. Letters and digits only, since it stands in `TRAIND_REDIS_URL`. |
 | `TRAIND_PORT` | Port of this machine on which the API answers (127.0.0.1 only). Default: 8321. |
+| `TRAIND_WORKER_CPUS` | Number of CPUs that a worker's container may use, such as `4` or `1.5`; its threads follow. \
+Default: 0, no limit. |
+| `TRAIND_WORKER_MEMORY_LIMIT` | Memory that a worker's container may use, such as `8g`; the worker takes only jobs \
+that fit. Default: 0, no limit. |
+| `TRAIND_STOP_GRACE_PERIOD` | How long a worker's container may take to stop; at least ten seconds more than \
+`TRAIND_DRAIN_SECONDS`. Default: `2m`. |
+
+The file passes the other variables of this page on to api and workers, except those whose values it sets itself:
+the servers' URLs, addresses, ports and folders.
 
 libpq's own variables, such as `PGPASSWORD`, `PGPASSFILE` and `PGSSLMODE`, hold for `TRAIND_DATABASE_URL` too, so that
 the URL needs no password.

@@ -41,11 +41,15 @@ class BoundedLog:
     def write(self, data: bytes) -> None:
         with contextlib.suppress(OSError):
             if self.size + len(data) > self.limit:
-                self.close()
-                self.path.replace(self.path.with_name(f"{self.path.name}.1"))
-                self.file = self.path.open("ab", buffering=0)
-                self.size = 0
+                self._begin_anew()
             self.size += self.file.write(data)
+
+    def _begin_anew(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # somebody removed it
+            self.path.replace(self.path.with_name(f"{self.path.name}.1"))
+        fresh = self.path.open("ab", buffering=0)  # if that fails, the next write tries again
+        self.close()
+        self.file, self.size = fresh, 0
 
     def close(self) -> None:
         self.file.close()

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.settings import Settings
+
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docker-compose.yml"
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())
@@ -68,8 +70,43 @@ def test_a_service_waits_for_the_migration_and_healthy_servers(name: str) -> Non
     assert COMPOSE["services"]["migrate"]["depends_on"]["db"]["condition"] == "service_healthy"
 
 
-def test_the_workers_have_time_to_save() -> None:
-    assert {COMPOSE["services"][name]["stop_grace_period"] for name in ("worker", "worker-gpu")} == {"2m"}
+@pytest.mark.parametrize("name", ["worker", "worker-gpu"])
+def test_the_workers_have_time_to_save(name: str) -> None:
+    minutes = re.fullmatch(r"\$\{TRAIND_STOP_GRACE_PERIOD:-(\d+)m\}", COMPOSE["services"][name]["stop_grace_period"])
+    assert minutes is not None
+    assert int(minutes[1]) * 60 >= Settings().drain_seconds + 10
+
+
+@pytest.mark.parametrize("name", ["worker", "worker-gpu"])
+def test_a_workers_cpus_and_memory_can_be_bounded(name: str) -> None:
+    service = COMPOSE["services"][name]
+    assert (service["cpus"], service["mem_limit"]) == ("${TRAIND_WORKER_CPUS:-0}", "${TRAIND_WORKER_MEMORY_LIMIT:-0}")
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_logs_do_not_fill_the_disk(name: str) -> None:
+    logging = COMPOSE["services"][name]["logging"]
+    assert (logging["driver"], logging["options"]) == ("json-file", {"max-size": "10m", "max-file": "5"})
+
+
+SET_BY_THE_FILE = {
+    *("database_url", "redis_url", "database_dir", "host", "port"),
+    *("cache_dir", "scratch_dir", "fashion_mnist_dir", "worker_device"),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_setting_that_the_file_does_not_set_is_passed_through(name: str) -> None:
+    passed = {variable for variable, value in OURS[name]["environment"].items() if value is None}
+    settings = {f"TRAIND_{field.upper()}" for field in Settings.model_fields if field not in SET_BY_THE_FILE}
+    assert passed == settings | {"TRAIND_KERNEL"}
+
+
+def test_the_image_has_fashion_mnist_where_a_worker_looks_for_it() -> None:
+    image = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    assert image.startswith("python:3.11-slim-bookworm\n"), "a Debian that is known to have the package"
+    assert re.search(r"apt-get install .* dataset-fashion-mnist ", image)
+    assert "Debian's dataset-fashion-mnist" in str(Settings.model_fields["fashion_mnist_dir"].description)
 
 
 def test_every_variable_is_documented() -> None:

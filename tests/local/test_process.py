@@ -115,6 +115,25 @@ def test_a_log_is_bounded(tmp_path: Path) -> None:
     assert (tmp_path / "a.log.1").exists()
 
 
+def test_a_log_that_was_removed_begins_anew_when_it_would_be_full(tmp_path: Path) -> None:
+    with closing(BoundedLog(tmp_path / "a.log", limit=1_000)) as log:
+        log.write(b"x" * 600)
+        (tmp_path / "a.log").unlink()
+        log.write(b"y" * 600)
+        log.write(b"z" * 100)
+    assert (tmp_path / "a.log").read_bytes() == b"y" * 600 + b"z" * 100
+
+
+def test_a_log_that_cannot_begin_anew_goes_on_once_it_can(tmp_path: Path) -> None:
+    with closing(BoundedLog(tmp_path / "a.log", limit=1_000)) as log:
+        log.write(b"x" * 600)
+        log.path = tmp_path / "missing" / "a.log"
+        log.write(b"y" * 600)
+        log.path.parent.mkdir()
+        log.write(b"z" * 600)
+    assert (tmp_path / "missing" / "a.log").read_bytes() == b"z" * 600
+
+
 def test_what_a_program_leaves_behind_ends_before_its_guard(tmp_path: Path, family: Family) -> None:
     code = """
         import os, signal
