@@ -203,6 +203,7 @@ job = Table(
     ),
     Index("ix_job_running", "id", postgresql_where=text("state = 'running'")),
     Index("ix_job_worker_id", "worker_id", postgresql_where=text("worker_id IS NOT NULL")),
+    Index("ix_job_id_reversed", text("reverse(replace(id::text, '-', '')) text_pattern_ops")),
     Index("ix_job_labels", "labels", postgresql_using="gin"),
     postgresql_with={"fillfactor": 70},  # room for HOT updates: heartbeats and progress touch no indexed column
     comment="The truth about a job. Progress and summary are columns here, so lists never read raw points.",

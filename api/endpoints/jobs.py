@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from api.auth import Reader, Writer
 from api.body import JsonBody, parse
 from api.conditional import IfNoneMatch, not_modified
-from api.errors import InvalidParameter
 from api.examples import SPECS
+from api.job_filter import JobFilter
 from api.openapi import Responses, problems, spec_body
 from api.schemas import AttemptList, EventPage, Job, JobPage
 from api.service import ServiceDep
@@ -21,14 +21,12 @@ from jobs import queries
 from jobs.catalog import resolve
 from jobs.catalog.memory import refuse_above
 from jobs.lifecycle.submit import submit
-from jobs.queries import ShownState
 from traind.errors import InvalidSpec
 from traind.spec import JobSpec
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 INT64_MAX = 2**63 - 1
-MAX_LABELS = 20
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -38,35 +36,6 @@ IdempotencyKey = Annotated[
     ),
 ]
 NOT_MODIFIED: Responses = {304: {"description": "Still the version that If-None-Match names"}}
-
-
-class JobFilter(BaseModel):
-    """Query of the list. Filters are joined by "and"."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    state: Annotated[
-        list[ShownState], Field(max_length=len(ShownState), description="Any of these states; all where none is given")
-    ] = []
-    label: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=264, pattern=r"^[^\x00-\x1f\x7f]+$")]],
-        Field(
-            max_length=MAX_LABELS, description="`name:value`, or `name` for any value", examples=[["study:first-steps"]]
-        ),
-    ] = []
-    optimizer: Annotated[str | None, Field(max_length=100, examples=["adam"])] = None
-    cursor: Annotated[str | None, Field(max_length=500, description="`next_cursor` of the page before")] = None
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-
-    def labels(self) -> dict[str, str | None]:
-        """The wanted labels. Raises InvalidParameter where one name is given two values: no job can have both."""
-        wanted: dict[str, str | None] = {}
-        for text in self.label:
-            name, colon, value = text.partition(":")
-            if colon and wanted.get(name, value) not in (value, None):
-                raise InvalidParameter.named("label", f"{name} cannot be both {wanted[name]} and {value}")
-            wanted[name] = value if colon else wanted.get(name)
-        return wanted
 
 
 class EventFilter(BaseModel):
@@ -127,9 +96,7 @@ def list_jobs(caller: Reader, service: ServiceDep, query: Annotated[JobFilter, Q
         page = queries.list_jobs(
             connection,
             caller.project_id,
-            states=query.state,
-            labels=query.labels(),
-            optimizer=query.optimizer,
+            query.filter(),
             cursor=query.cursor,
             limit=query.limit,
         )

@@ -1,6 +1,7 @@
 """Reads of jobs and what belongs to them, as frozen rows; called by the api.
 
-    jobs      one job, and the list with its filters and cursor
+    jobs      one job, and the list with its cursor
+    filters   what a list of jobs can be filtered by
     history   a job's events, attempts and checkpoints
     checks    replays of a job, which are jobs of another kind
     workers   the list of workers, and what each holds
@@ -11,6 +12,7 @@ nothing here reads metric points: what lists show are the summary columns of the
 """
 
 from jobs.queries.checks import CheckRow, checks, get_check
+from jobs.queries.filters import Bound, Filter, MetricBound
 from jobs.queries.history import (
     AttemptRow,
     BlobRow,
@@ -29,12 +31,15 @@ from jobs.states import ShownState
 __all__ = [
     "AttemptRow",
     "BlobRow",
+    "Bound",
     "CheckRow",
     "CheckpointRow",
     "EventRow",
+    "Filter",
     "HeldJob",
     "JobPage",
     "JobRow",
+    "MetricBound",
     "ShownState",
     "Waiting",
     "WaitingFor",

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, tuple_
+from sqlalchemy import Connection, Row, select, tuple_
 
-from jobs.documents import clean_text, unpack_floats
+from jobs.documents import unpack_floats
 from jobs.errors import BadCursor, NotFound
+from jobs.queries.filters import Filter, conditions
 from jobs.queries.waiting import WaitingFor, waiting_for
-from jobs.states import ASKED, Kind, Request, ShownState, State, shown
+from jobs.states import Kind, Request, ShownState, State, shown
 from jobs.tables import job
 
 
@@ -93,26 +93,19 @@ def get_job(conn: Connection, project_id: int, job_id: UUID) -> JobRow:
 def list_jobs(
     conn: Connection,
     project_id: int,
+    wanted: Filter | None = None,
     *,
-    states: Sequence[ShownState] = (),
-    labels: Mapping[str, str | None] | None = None,
-    optimizer: str | None = None,
     cursor: str | None = None,
     limit: int = 50,
 ) -> JobPage:
-    """At most `limit` of the project's jobs that pass all filters. Raises BadCursor.
+    """At most `limit` of the project's jobs that pass the filter, newest first. Raises BadCursor.
 
-    `states`: any of these, or all if it is empty. `labels` wants these values, or with None any value. `cursor` is the
-    `next_cursor` of the page before; jobs that are submitted meanwhile neither shift nor repeat a page.
+    `cursor` is the `next_cursor` of the page before; jobs that are submitted meanwhile neither shift nor repeat a page.
     """
-    wanted = [job.c.project_id == project_id, job.c.kind == Kind.TRAIN, *_labelled(labels or {})]
-    if states:
-        wanted.append(or_(*map(_shown_as, states)))
-    if optimizer is not None:
-        wanted.append(job.c.optimizer == clean_text(optimizer))
+    here = [job.c.project_id == project_id, job.c.kind == Kind.TRAIN, *conditions(wanted or Filter())]
     if cursor is not None:
-        wanted.append(tuple_(job.c.created_at, job.c.id) < tuple_(*_decode_cursor(cursor)))
-    newest = select(*_COLUMNS).where(*wanted).order_by(job.c.created_at.desc(), job.c.id.desc())
+        here.append(tuple_(job.c.created_at, job.c.id) < tuple_(*_decode_cursor(cursor)))
+    newest = select(*_COLUMNS).where(*here).order_by(job.c.created_at.desc(), job.c.id.desc())
     rows = [_job(row) for row in conn.execute(newest.limit(limit + 1))]
     page = tuple(_explained(conn, rows[:limit]))
     return JobPage(page, _encode_cursor(page[-1]) if len(rows) > limit else None)
@@ -127,21 +120,6 @@ def _job(row: Row[Any]) -> JobRow:
 def _explained(conn: Connection, rows: list[JobRow]) -> list[JobRow]:
     why = waiting_for(conn, rows)
     return [replace(row, waiting_for=why[row.id]) if row.id in why else row for row in rows]
-
-
-def _shown_as(state: ShownState) -> ColumnElement[bool]:
-    asked = [request for request, shown_as in ASKED.items() if shown_as is state]
-    if asked:
-        return job.c.requested == asked[0]
-    return and_(job.c.state == state, job.c.requested == Request.NONE)
-
-
-def _labelled(labels: Mapping[str, str | None]) -> Iterator[ColumnElement[bool]]:
-    for name, value in labels.items():
-        if value is None:
-            yield job.c.labels.has_key(clean_text(name))
-        else:
-            yield job.c.labels.contains({clean_text(name): clean_text(value)})
 
 
 def _encode_cursor(row: JobRow) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, func, insert
 from jobs import queries
 from jobs.blobs import insert_blob
 from jobs.errors import BadCursor, NotFound
-from jobs.queries import JobPage, ShownState
+from jobs.queries import Filter, JobPage, ShownState
 from jobs.states import Outcome, Request, State
 from jobs.tables import checkpoint, job_event, project
 from tests.jobs.builders import add_attempt, add_job, end_attempt
@@ -128,7 +128,7 @@ def test_states_as_users_see_them(engine: Engine, project_id: int) -> None:
         jobs[ShownState.PAUSING] = add_job(conn, project_id, state=State.RUNNING, requested=Request.PAUSE)
         assert set(jobs) == set(ShownState)
         for shown, job_id in jobs.items():
-            assert ids(queries.list_jobs(conn, project_id, states=[shown])) == [job_id]
+            assert ids(queries.list_jobs(conn, project_id, Filter(states=[shown]))) == [job_id]
             assert queries.get_job(conn, project_id, job_id).shown_state == shown
 
 
@@ -139,7 +139,7 @@ def test_filters(engine: Engine, project_id: int) -> None:
         three = add_job(conn, project_id, labels={"study": "b"})
 
         def found(**filters: Any) -> list[UUID]:
-            return ids(queries.list_jobs(conn, project_id, **filters))
+            return ids(queries.list_jobs(conn, project_id, Filter(**filters)))
 
         assert found() == [three, two, one]
         assert found(labels={"study": "a"}) == [two, one]

@@ -100,8 +100,8 @@ def test_a_difference_is_told_and_ends_with_1(here: Here) -> None:
     assert "  threads: was 1, is 2" in said
     assert said[-1].split() == ["model/1.weight", "2", "6", "[0,", "1]", "0.5"]
     assert ended.stderr.splitlines() == [
-        "verify 0199b3c5-1111  train  step 20/46",
-        "verify 0199b3c5-1111  succeeded  step 0/46",
+        f"verify {CHECK}  train  step 20/46",
+        f"verify {CHECK}  succeeded  step 0/46",
     ]
 
 

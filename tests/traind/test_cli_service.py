@@ -209,14 +209,20 @@ def test_ls_as_a_table_is_one_line_a_job_however_narrow(here: Here, env: dict[st
     assert "\x1b" not in done.stdout
 
 
-def test_a_job_is_found_by_the_start_of_its_id(here: Here, env: dict[str, str], finished: Job) -> None:
-    shown = here("get", finished.id[:23], env=env)
-    assert shown.returncode == 0
-    assert finished.id in shown.stdout
-    for text, reason in (("0", "is not a job's id"), ("zzzz", "is not a job's id"), ("ffff", "starts with 'ffff'")):
+def test_a_job_is_found_by_the_end_or_the_start_of_its_id(here: Here, env: dict[str, str], finished: Job) -> None:
+    for text in (finished.id[-8:], finished.id[-13:].upper(), finished.id[:23], finished.id.replace("-", "")):
+        shown = here("get", text, env=env)
+        assert shown.returncode == 0
+        assert finished.id in shown.stdout
+    for text, reason in (
+        ("067", "is not a job's id"),
+        ("zzzz", "is not a job's id"),
+        ("ffffffffffffffff", "no job has an id that ends or starts with 'ffffffffffffffff'"),
+    ):
         refused = here("get", text, env=env)
         assert (refused.returncode, refused.stdout) == (2, "")
         assert reason in refused.stderr
+        assert "`traind ls` lists the jobs" in refused.stderr
 
 
 def test_an_unknown_job_is_not_found(here: Here, env: dict[str, str]) -> None:

@@ -25,7 +25,8 @@ COMMANDS_GROUP = "traind.commands"
 HOMES = {
     "submit": ("submit",),
     "watch": ("watch",),
-    "jobs": ("ls", "get", "events"),
+    "listing": ("ls",),
+    "jobs": ("get", "events"),
     "verbs": ("cancel", "pause", "resume", "retry"),
     "removal": ("rm",),
     "metrics": ("metrics",),

@@ -13,6 +13,7 @@ from traind.cli.connection import DataDir, JobArgument, connect, job_id
 from traind.cli.errors import CliError, Refused
 from traind.cli.jobs import FormatOption
 from traind.cli.output import Format, when
+from traind.cli.table import short_id
 
 if TYPE_CHECKING:
     from traind.client import Checkpoint, Client
@@ -50,7 +51,7 @@ def checkpoints(job: JobArgument, *, output_format: FormatOption = Format.TABLE,
         )
         for c in found
     ]
-    output.table(HEADERS, rows, right=(0, 1, 2, 5, 6))
+    output.table(HEADERS, rows, right=(0, 1, 2, 5, 6), spare=(2, 4, 6))
 
 
 def download(
@@ -72,7 +73,7 @@ def download(
         whole_id = job_id(client, job)
         checkpoint = choose(client.checkpoints(whole_id), step)
         target = _target(
-            path, f"{whole_id[:13]}-step-{checkpoint.step}{'' if part == 'model' else '-state'}.safetensors"
+            path, f"{short_id(whole_id)}-step-{checkpoint.step}{'' if part == 'model' else '-state'}.safetensors"
         )
         if os.path.lexists(target) and not force:
             raise Refused(f"{target} is there already; --force replaces it")

@@ -106,7 +106,7 @@ def check_table(found: Sequence[Check]) -> None:
     rows = [
         (c.id, c.kind, c.state, c.checkpoint_id, c.from_step, c.to_step, _outcome(c), when(c.created_at)) for c in found
     ]
-    output.table(HEADERS, rows, right=(3, 4, 5))
+    output.table(HEADERS, rows, right=(3, 4, 5), spare=(7, 4, 5, 3))
 
 
 def _checkpoint(client: Client, target: str, step: int | None) -> int:
@@ -165,7 +165,7 @@ def _report(progress: Progress) -> Callable[[Check], None]:
         now = check.phase if check.state == "running" and check.phase else check.state
         progress.update(task, description=now, completed=check.steps_done, total=check.steps_total)
         if progress.disable and now != said:
-            output.note(f"{check.kind} {check.id[:13]}  {now}  step {check.steps_done:,}/{check.steps_total:,}")
+            output.note(f"{check.kind} {check.id}  {now}  step {check.steps_done:,}/{check.steps_total:,}")
         said = now
 
     return update
@@ -209,7 +209,7 @@ def _show_verified(check: Check, result: VerifyResult) -> None:
         if d.problem == "values"
     ]
     if rows:
-        output.table(DIFFERENCES, [tuple(map(_cell, row)) for row in rows], right=(1, 2))
+        output.table(DIFFERENCES, [tuple(map(_cell, row)) for row in rows], right=(1, 2), spare=(3,), cut=(0,))
 
 
 def _extent(result: VerifyResult) -> str:
@@ -252,7 +252,7 @@ def _show_audited(result: AuditResult) -> None:
     apart = "NaN beside a number" if result.largest_ulp is None else f"at most {result.largest_ulp:,} ulp apart"
     _say(f"{beside} after {result.steps:,} steps: {apart}; {result.n_different} of {result.n_tensors} tensors{first}")
     rows = [(t.tensor, t.n_different, t.n_elements, t.largest_ulp, t.largest_difference) for t in result.tensors]
-    output.table(DISTANCES, [tuple(map(_cell, row)) for row in rows], right=(1, 2, 3, 4))
+    output.table(DISTANCES, [tuple(map(_cell, row)) for row in rows], right=(1, 2, 3, 4), cut=(0,))
 
 
 def _say(text: str) -> None:

@@ -7,8 +7,10 @@ explicit --data-dir wins over both. The key comes from nowhere else: a command l
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -25,10 +27,12 @@ T = TypeVar("T")
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Data folder of the local service to speak to.", show_default=False)
 ]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or its first four characters or more.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or its last four digits or more.")]
 
-PREFIX_SEARCH = 1_000
-ID_LENGTH = 36
+LEAST_DIGITS = 4
+ID_DIGITS = 32
+SHOWN = 10
+"""Of the jobs that a shortened id may mean."""
 
 
 class NoService(CliError):
@@ -104,23 +108,22 @@ def _runs(pid: int) -> bool:
 
 
 def job_id(client: Client, text: str) -> str:
-    """The whole id of the job meant by `text`. Raises UnknownJob. Only a shortened id costs a look at the list."""
-    wanted = text.strip().lower()
-    if not set(wanted) <= set("0123456789abcdef-") or not 4 <= len(wanted) <= ID_LENGTH:
-        raise UnknownJob(f"{text!r} is not a job's id; `traind ls` lists them")
-    if len(wanted) == ID_LENGTH:
-        return wanted
-    found = []
-    for i, job in enumerate(client.list()):
-        if job.id.startswith(wanted):
-            found.append(job.id)
-        if i + 1 == PREFIX_SEARCH:
-            break
+    """The whole id of the job meant by `text`. Only a shortened id costs a call. Raises UnknownJob."""
+    digits = text.strip().lower().replace("-", "")
+    if not set(digits) <= set("0123456789abcdef") or not LEAST_DIGITS <= len(digits) <= ID_DIGITS:
+        raise UnknownJob(
+            f"{text[:60]!r} is not a job's id; give all of it, or its last {LEAST_DIGITS} digits or more",
+            "`traind ls` lists the jobs",
+        )
+    if len(digits) == ID_DIGITS:
+        return str(uuid.UUID(digits))
+    found = list(islice(client.list(id=digits, page=SHOWN + 1), SHOWN + 1))
     if len(found) > 1:
-        raise UnknownJob(f"{text!r} is the start of {len(found)} ids, such as {found[0]} and {found[1]}")
+        lines = [f"{job.id}  {job.state}  {job.name or ''}".rstrip() for job in found[:SHOWN]]
+        raise UnknownJob(f"{text!r} is short for several jobs; give more digits:", *lines, *["…"][: len(found) - SHOWN])
     if not found:
-        raise UnknownJob(f"none of the newest {PREFIX_SEARCH:,} jobs has an id that starts with {text!r}")
-    return found[0]
+        raise UnknownJob(f"no job has an id that ends or starts with {text!r}", "`traind ls` lists the jobs")
+    return found[0].id
 
 
 def silence(client: Client) -> Callable[[float], None]:

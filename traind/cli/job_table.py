@@ -55,6 +55,12 @@ def last_value(job: Document, key: str) -> str:
     return nonfinite.get(key, "nan") if last[key] is None else number(last[key])
 
 
+def last_number(job: Document, key: str) -> float | None:
+    """The last value of a metric; None if there is none, or none that is finite."""
+    value: float | None = _summary(job).get("last", {}).get(key)
+    return value
+
+
 def best_value(job: Document, key: str) -> float | None:
     """The best finite value of a metric; None if there is none."""
     best = _summary(job).get("best", {}).get(key)

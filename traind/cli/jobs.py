@@ -1,20 +1,17 @@
-"""`traind ls`, `get` and `events`. What can be asked of a job is in `traind.cli.verbs`."""
+"""`traind get` and `events`. What can be asked of a job is in `traind.cli.verbs`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from traind.cli import output
-from traind.cli.connection import DataDir, JobArgument, connect, job_id, plain
-from traind.cli.errors import Refused
-from traind.cli.job_table import early_stop, job_table, last_value
+from traind.cli.connection import DataDir, JobArgument, connect, job_id
+from traind.cli.job_table import early_stop, last_value
 from traind.cli.output import Format, duration, number, when
-from traind.errors import ApiError
 
 if TYPE_CHECKING:
     from traind.client import Job
@@ -23,40 +20,8 @@ FormatOption = Annotated[Format, typer.Option("--output", "-o", help="json: one 
 
 
 def register(app: typer.Typer) -> None:
-    app.command("ls")(list_jobs)
     app.command()(get)
     app.command()(events)
-
-
-def list_jobs(
-    *,
-    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
-    label: Annotated[list[str] | None, typer.Option(metavar="KEY[=VALUE]", help="Only jobs with this label.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="Only jobs with this optimizer.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")] = 20,
-    everything: Annotated[bool, typer.Option("--all", help="However many there are.")] = False,
-    output_format: FormatOption = Format.TABLE,
-    data_dir: DataDir = None,
-) -> None:
-    """List jobs, newest first."""
-    from traind.client import calls
-
-    with plain(data_dir) as http:
-        found = calls.list_jobs(
-            http, state=state, labels=_labels(label or []), optimizer=optimizer, page=min(limit, 100)
-        )
-        jobs = list(found if everything else islice(found, limit))
-    if output_format is Format.JSON:
-        output.document(jobs)
-    else:
-        _show(jobs)
-
-
-def _show(jobs: Sequence[Any]) -> None:
-    try:
-        job_table(jobs)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise ApiError("bad-answer", "the service's answer is not a list of jobs as this client knows them") from None
 
 
 def get(job: JobArgument, *, output_format: FormatOption = Format.TABLE, data_dir: DataDir = None) -> None:
@@ -128,16 +93,6 @@ def _layers(model: Mapping[str, Any] | None) -> str:
 
 def _saved(step: int | None) -> str:
     return "nothing saved" if step is None else f"saved at {step}"
-
-
-def _labels(texts: Sequence[str]) -> dict[str, str | None]:
-    pairs = [text.partition("=") for text in texts]
-    wanted: dict[str, str | None] = {}
-    for key, separator, value in pairs:
-        if separator and wanted.get(key, value) not in (value, None):
-            raise Refused(f"--label {key}: cannot be both {wanted[key]} and {value}")
-        wanted[key] = value if separator else wanted.get(key)
-    return wanted
 
 
 def _move(source: str | None, target: str | None) -> str:

@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from traind.cli.output import STATE_STYLES, duration, number, printable
+from traind.cli.table import short_id
 from traind.client import Job
 
 BAR_CELLS = 10
-SHORT_ID = 13  # as far as a UUIDv7 tells its millisecond
 COLUMNS = ("job", "state", "", "step", "loss", "accuracy", "steps/s", "ETA")
 
 
@@ -81,7 +81,7 @@ def cells(job: Job) -> tuple[str, str, str, str, str, str, str]:
     state = job.phase if job.state == "running" and job.phase not in (None, "train") else job.state_and_reason
     rate = progress.rate_steps_per_second
     return (
-        printable(job.name or job.id[:SHORT_ID]),
+        printable(job.name or short_id(job.id)),
         state or "",
         f"{progress.step:,}/{progress.total_steps:,}" if progress.total_steps else f"{progress.step:,}",
         last(job, "train/loss", "val/loss"),

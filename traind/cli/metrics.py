@@ -79,7 +79,7 @@ def _show(found: Metrics, output_format: MetricFormat) -> None:
     else:
         rows = [_row(series) for series in found.series if series.count]
         headers = ("metric", "points", "steps", "first", "last", "min", "max", "curve")
-        output.table(headers, rows, right=(1, 2, 3, 4, 5, 6))
+        output.table(headers, rows, right=(1, 2, 3, 4, 5, 6), spare=(1, 2), cut=(0,))
 
 
 def _row(series: Series) -> tuple[object, ...]:

@@ -26,7 +26,7 @@ def rm(
         list[str],
         typer.Argument(
             metavar="JOB...",
-            help="Ids of jobs that have ended, or their first four characters; with --checkpoint of checkpoints.",
+            help="Ids of jobs that have ended, or their last four digits or more; with --checkpoint of checkpoints.",
         ),
     ],
     *,

@@ -20,14 +20,10 @@ from traind.errors import ApiError
 if TYPE_CHECKING:
     from traind.client import Check, Client, Job
 
-JobsArgument = Annotated[
-    list[str], typer.Argument(metavar="JOB...", help="Ids, or their first four characters or more.")
-]
+JobsArgument = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids, or their last four digits or more.")]
 CancelArgument = Annotated[
     list[str],
-    typer.Argument(
-        metavar="JOB|CHECK...", help="Ids of jobs, or their first four characters or more; whole ids of checks."
-    ),
+    typer.Argument(metavar="JOB|CHECK...", help="Ids of jobs, or their last four digits or more; whole ids of checks."),
 ]
 OF_ONE = ("not-found", "state-conflict", "no-answer")
 """Codes of errors that concern the one job that was asked."""

@@ -11,6 +11,7 @@ from traind.cli import output
 from traind.cli.connection import DataDir, connect
 from traind.cli.jobs import FormatOption
 from traind.cli.output import Format, duration, number
+from traind.cli.table import Ident
 
 if TYPE_CHECKING:
     from traind.client import HeldJob, Worker
@@ -20,9 +21,8 @@ HEADERS = (
     *("job", "attempt", "phase", "step", "steps/s", "lease left"),
 )
 NUMBERS = (5, 7, 9, 11, 12, 13)
-ID_SHOWN = 8
-JOB_SHOWN = 13
-"""Enough for the other commands, and the line stays short; of a check they want all."""
+SPARE = (5, 4, 8, 9, 11, 12, 3)
+"""What a narrow terminal does without, first ones first: traind, queues, attempt, phase, rate, lease, device."""
 BUSY = "(another project's)"
 
 
@@ -42,7 +42,7 @@ def workers(
     if output_format is Format.JSON:
         output.document([worker.document() for worker in found])
     else:
-        output.table(HEADERS, [row for worker in found for row in _rows(worker)], right=NUMBERS)
+        output.table(HEADERS, [row for worker in found for row in _rows(worker)], right=NUMBERS, spare=SPARE, cut=(1,))
         for worker in found:
             if worker.state == "ill":
                 output.note(f"{worker.name} is ill: {worker.trouble}")
@@ -58,11 +58,11 @@ def _rows(worker: Worker) -> Iterator[tuple[object, ...]]:
 def _who(worker: Worker) -> tuple[object, ...]:
     memory = "" if worker.memory_bytes is None else f"{worker.memory_bytes / 1e9:.1f} GB"
     serves = (worker.device, ",".join(worker.queues), memory, worker.versions.get("traind"))
-    return (worker.id[:ID_SHOWN], worker.name, worker.state, *serves, duration(worker.seen_seconds))
+    return (Ident(worker.id), worker.name, worker.state, *serves, duration(worker.seen_seconds))
 
 
 def _held(job: HeldJob) -> tuple[object, ...]:
     step = f"{job.step}/{job.total_steps}"
     left = "ran out" if job.lease_left_seconds <= 0 else duration(job.lease_left_seconds)
-    shown = job.id[:JOB_SHOWN] if job.kind == "train" else f"{job.kind} {job.id}"
+    shown = Ident(job.id) if job.kind == "train" else f"{job.kind} {job.id}"  # of a check the other commands want all
     return (shown, job.attempt, job.phase, step, number(job.rate_steps_per_second), left)

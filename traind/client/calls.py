@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from traind.client.http import Http
@@ -32,12 +33,21 @@ def list_jobs(
     state: str | Iterable[str] | None = None,
     labels: Mapping[str, str | None] | None = None,
     optimizer: str | None = None,
+    id: str | None = None,  # noqa: A002  the API's word
+    name: str | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    metric: str | Iterable[str] = (),
     page: int = MOST_JOBS_PER_PAGE,
 ) -> Iterator[Any]:
     """The documents of jobs, newest first; `Client.list` says what the filters mean."""
     params = [("limit", str(page))]
     params += [("state", each) for each in ((state,) if isinstance(state, str) else state or ())]
-    params += [("optimizer", optimizer)] if optimizer else []
+    texts = {"optimizer": optimizer, "id": id, "name": name}
+    params += [(key, value) for key, value in texts.items() if value is not None]
+    times = {"created_after": created_after, "created_before": created_before}
+    params += [(key, value.isoformat()) for key, value in times.items() if value is not None]
+    params += [("metric", each) for each in ((metric,) if isinstance(metric, str) else metric)]
     params += [("label", key if value is None else f"{key}:{value}") for key, value in (labels or {}).items()]
     return pages(http, JOBS, "jobs", "cursor", params)
 

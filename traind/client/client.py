@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -79,11 +80,31 @@ class Client:
         state: str | Iterable[str] | None = None,
         labels: Mapping[str, str | None] | None = None,
         optimizer: str | None = None,
+        id: str | None = None,  # noqa: A002  the API's word
+        name: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        metric: str | Iterable[str] = (),
         page: int = calls.MOST_JOBS_PER_PAGE,
     ) -> Iterator[Job]:
-        """Jobs, newest first, fetched a page at a time. Several states mean any of them; a label with the value
-        None matches any value."""
-        found = calls.list_jobs(self._http, state=state, labels=labels, optimizer=optimizer, page=page)
+        """Jobs that pass all filters, newest first, fetched a page at a time.
+
+        Several states mean any of them; a label with the value None matches any value. `id`: the last 4 digits or more,
+        or the first 8 or more. `name`: a part of it, or with `*` and `?` a pattern. Times have a time zone. `metric`:
+        such as "val/accuracy>0.9", or "best:val/accuracy>0.9".
+        """
+        found = calls.list_jobs(
+            self._http,
+            state=state,
+            labels=labels,
+            optimizer=optimizer,
+            id=id,
+            name=name,
+            created_after=created_after,
+            created_before=created_before,
+            metric=metric,
+            page=page,
+        )
         return (_read(Job, item) for item in found)
 
     def cancel(self, job_id: JobId) -> Job:

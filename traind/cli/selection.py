@@ -1,0 +1,84 @@
+"""Which jobs are meant: labels, names, times and metrics on the command line, as filters of the list of jobs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from traind.cli.errors import Refused
+
+LabelOption = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="KEY[=VALUE]", help="Only jobs with this label. Can be given several times."),
+]
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="Only jobs with this in their name; with * or ?, a pattern for all of it.")
+]
+SinceOption = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="Only jobs submitted after it: 2h, 3d, or an ISO 8601 time."),
+]
+UntilOption = Annotated[
+    str | None,
+    typer.Option("--until", metavar="TIME", help="Only jobs submitted before it: 2h, 3d, or an ISO 8601 time."),
+]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="METRIC>NUMBER",
+        help="Only jobs whose last value is so, e.g. 'val/accuracy>0.9' (or >=, <, <=); 'best:val/accuracy>0.9' is "
+        "about the best value. Can be given several times.",
+    ),
+]
+UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def filters(
+    *,
+    state: Sequence[str] | None = None,
+    label: Sequence[str] | None = None,
+    optimizer: str | None = None,
+    name: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    where: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Options as arguments of `traind.client.calls.list_jobs` and `Client.list`. Raises Refused."""
+    now = datetime.now(UTC)
+    return {
+        "state": state or (),
+        "labels": labels(label or ()),
+        "optimizer": optimizer,
+        "name": name,
+        "created_after": None if since is None else moment("--since", since, now),
+        "created_before": None if until is None else moment("--until", until, now),
+        "metric": where or (),
+    }
+
+
+def labels(texts: Sequence[str]) -> dict[str, str | None]:
+    """`KEY=VALUE`, or `KEY` for any value. Raises Refused for two values of one key."""
+    wanted: dict[str, str | None] = {}
+    for key, separator, value in (text.partition("=") for text in texts):
+        if separator and wanted.get(key, value) not in (value, None):
+            raise Refused(f"--label {key}: cannot be both {wanted[key]} and {value}")
+        wanted[key] = value if separator else wanted.get(key)
+    return wanted
+
+
+def moment(option: str, text: str, now: datetime) -> datetime:
+    """A time before `now`, such as 90s, 30m, 2h, 3d or 1w, or one in ISO 8601 (local where it has no zone). Raises
+    Refused.
+    """
+    ago = re.fullmatch(r"([0-9]+)([smhdw])", text, re.ASCII)
+    try:
+        return (
+            now - timedelta(seconds=int(ago[1]) * UNITS[ago[2]]) if ago else datetime.fromisoformat(text).astimezone()
+        )
+    except (ValueError, OverflowError):
+        raise Refused(f"{option} {text}: give 30m, 2h, 3d, or a time such as 2026-01-31T14:00") from None
