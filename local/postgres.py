@@ -8,6 +8,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -62,7 +63,12 @@ class Postgres:
         return f"postgresql://{USER}:{password}@/{database}?host={quote(str(self.sockets), safe='/')}&port=5432"
 
     def prepare(self) -> None:
-        """Make the cluster where there is none, and end a server that an earlier life of ours left on it."""
+        """Make the cluster where there is none, and end a server that an earlier life of ours left on it.
+
+        Raises ServerMissing for a user that the system does not know, as whom PostgreSQL does not run.
+        """
+        if self.account is None:
+            _check_user(os.geteuid())
         own_folder(self.folder, self.account)
         password = self.password_file
         if not (self.cluster / "PG_VERSION").exists():
@@ -135,6 +141,16 @@ class Postgres:
         except psycopg.OperationalError:
             return False
         return True
+
+
+def _check_user(uid: int) -> None:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise ServerMissing(
+            f"PostgreSQL does not run as user {uid}, who has no entry in passwd: add one, run traind as another user,"
+            " or set TRAIND_DATABASE_URL"
+        ) from None
 
 
 def find_programs(copies: Path, account: Account | None) -> Path:

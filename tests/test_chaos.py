@@ -34,6 +34,7 @@ def test_jobs_survive_chaos() -> None:
     assert {phase for phase in PHASES if result["kills_by_phase"][phase]} == set(PHASES)
     assert {kind for kind in KINDS if result["hits_by_kind"][kind]} == set(KINDS)
     assert result["attempts"] > result["jobs"] > len(PHASES)
+    assert result["machine_faults"] > 0
     assert result["witness"]["trainers"] >= result["jobs"]
     assert result["recover_seconds"]["killed"]["n"] > 0
 

@@ -36,6 +36,7 @@ SEEN_BY = {
     "The trainer hangs": f"{WORKER}test_crash.py::test_a_silent_trainer_is_killed",
     "The scratch disk is": f"{WORKER}test_machine_faults.py::test_a_disk_that_fills_while_a_checkpoint_is_written",
     "The worker cannot start": "tests/local/test_up.py::test_a_worker_that_cannot_start_is_told_instead_of_the_url",
+    "The process's user": "tests/local/test_unknown_user.py::test_api_worker_and_command_line_work",
     "The scratch folder is swept": f"{WORKER}test_ill_machine.py::"
     "test_a_scratch_folder_that_is_swept_away_costs_no_attempt",
     "The scratch folder is read-only": f"{WORKER}test_ill_machine.py::"

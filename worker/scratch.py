@@ -47,11 +47,14 @@ class Scratch:
     def trouble(self) -> str | None:
         """Why no job could use the folder now, and what mends it; None if nothing is wrong. Makes it if it is missing.
 
-        One small file is written: whether a disk takes large ones, only a checkpoint shows.
+        Between attempts only: what one of them could not remove, because the disk was away, goes now. One small file is
+        written: whether a disk takes large ones, only a checkpoint shows.
         """
         place = f"the scratch folder {shown(self.folder.parent)}"
         try:
             self.mend()
+            for left in self.folder.glob("*-*"):
+                shutil.rmtree(left, ignore_errors=True)
             probe = self.folder / PROBE
             probe.write_bytes(b"x")
             probe.unlink()

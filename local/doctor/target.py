@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from jobs.log import redact
-from jobs.settings import Settings, load
+from jobs.settings import NO_HOME, Settings, load
 from local import folders
 from local.redis import Redis
 from traind import service
@@ -42,7 +42,7 @@ class Target:
 def find(data_dir: Path | None) -> Target:
     """By the settings and, for what they leave out, the data folder. Raises InvalidSettings, PermissionError."""
     settings = load()
-    folder = service.locate(data_dir)
+    folder = _folder(data_dir, needed=settings.database_url is None)
     given = [None if url is None else url.get_secret_value() for url in (settings.database_url, settings.redis_url)]
     embedded = [url is None for url in given]
     info = _running(folder) if any(embedded) or folder.exists() else None
@@ -56,6 +56,16 @@ def find(data_dir: Path | None) -> Target:
         redis_embedded=embedded[1],
         scratch_dir=_scratch_dir(settings, folder, local=any(embedded)),
     )
+
+
+def _folder(data_dir: Path | None, *, needed: bool) -> Path:
+    """Who names the servers needs no data folder, and so no home. Raises NoHome."""
+    try:
+        return service.locate(data_dir)
+    except service.NoHome:
+        if needed:
+            raise
+        return NO_HOME
 
 
 def _running(folder: Path) -> ServiceInfo | None:

@@ -47,6 +47,7 @@ class Result:
     seconds: float
     jobs: int
     attempts: int
+    machine_faults: int
     kills_by_phase: dict[str, int]
     hits_by_kind: dict[str, int]
     recover_seconds: dict[str, dict[str, float] | None]
@@ -122,6 +123,7 @@ def _run(data_dir: Path, seed: int, seconds: float, console: Console) -> Result:
         seconds=seconds,
         jobs=len(records),
         attempts=sum(len(record.attempts) for record in records),
+        machine_faults=sum(record.machine_faults for record in records),
         kills_by_phase={phase: mischief.phases[phase] for phase in PHASES},
         hits_by_kind={kind: mischief.kinds[kind] for kind in KINDS},
         recover_seconds=_recovery(mischief, records),
@@ -160,7 +162,11 @@ def _summary(seconds: list[float]) -> dict[str, float] | None:
 
 def _table(result: Result) -> Table:
     table = Table(title=f"chaos, seed {result.seed}", show_header=False)
-    rows: dict[str, Any] = {"jobs": result.jobs, "attempts": result.attempts}
+    rows: dict[str, Any] = {
+        "jobs": result.jobs,
+        "attempts": result.attempts,
+        "ended by a machine": result.machine_faults,
+    }
     rows |= {f"kills in {phase}": n for phase, n in result.kills_by_phase.items()}
     rows |= {f"hits of {kind}": n for kind, n in result.hits_by_kind.items()}
     for what, took in result.recover_seconds.items():

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -22,9 +24,11 @@ from tests.chaos.specs import LONG
 from tests.chaos.witness import Trainer, Witness
 
 T = TypeVar("T")
-KINDS = ("worker", "trainer", "fork-server", "api", "redis", "postgres", "stop", "short-stop")
+KINDS = ("worker", "trainer", "fork-server", "api", "redis", "postgres", "stop", "short-stop", "sweep", "ill")
 LONG_STOP_SECONDS = LEASE_SECONDS + 9
 SHORT_STOP_SECONDS = 1.5
+ILL_SECONDS = 15.0
+"""At most; it lasts until a worker has said that it is ill, which it does every few seconds."""
 SEARCH_SECONDS = 6.0
 BACK_SECONDS = 90.0
 EXTRA_SECONDS = 120.0
@@ -36,6 +40,7 @@ RUNNING = """
         j.observed_step BETWEEN 1 AND j.total_steps / 3 AS early
     FROM job j JOIN worker w ON w.id = j.worker_id WHERE j.state = 'running' ORDER BY j.crash_count >= %s, random()
 """
+ILL = "SELECT trouble FROM worker WHERE stopped_at IS NULL AND trouble LIKE 'the scratch folder %'"
 MOVED = "SELECT id FROM job WHERE updated_at > to_timestamp(%s)"
 
 
@@ -97,6 +102,8 @@ class Mischief:
             "postgres": self._restart_postgres,
             "stop": self._stop_worker,
             "short-stop": self._stop_shortly,
+            "sweep": self._sweep,
+            "ill": self._make_ill,
         }
 
     def _act(self, name: str, acts: dict[str, Callable[[], bool]]) -> None:
@@ -239,6 +246,45 @@ class Mischief:
         self._hit("short-stop", f"SIGSTOP to {name} for {SHORT_STOP_SECONDS} s")
         self._stop(process, lambda: False, SHORT_STOP_SECONDS)
         return True
+
+    def _sweep(self) -> bool:
+        """The scratch folder goes, as by a cleaner of temporary files, under jobs that train."""
+        if not self._search(lambda: [row for row in self._running() if row.phase == "train"]):
+            return False
+        with self._scratch_away():
+            pass
+        return self._hit("sweep", "the scratch folder swept away")
+
+    def _make_ill(self) -> bool:
+        """The scratch folder cannot be used until a worker says that it is ill; then it is back as it was, or empty."""
+        if not self._search(self._running):
+            return False
+        deadline, said = time.monotonic() + ILL_SECONDS, False
+        gives_back = self._chance.random() < 0.5
+        with self._scratch_away(gives_back=gives_back) as scratch:
+            scratch.touch()
+            while not said and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+                with suppress(psycopg.OperationalError), self._installation.connect() as connection:
+                    said = connection.execute(ILL).fetchone() is not None
+            scratch.unlink()
+        if not said:
+            self.violations.append(f"no worker said that it is ill within {ILL_SECONDS:g} s")
+        return self._hit("ill", f"no scratch folder for a while, then {'the same' if gives_back else 'an empty one'}")
+
+    @contextmanager
+    def _scratch_away(self, *, gives_back: bool = False) -> Iterator[Path]:
+        """Given back in the end as it was, unless a worker was quicker to make a new one; or removed."""
+        scratch = self._installation.scratch
+        away = scratch.with_name(f"{scratch.name}-away")
+        scratch.rename(away)
+        try:
+            yield scratch
+        finally:
+            if gives_back:
+                with suppress(OSError):
+                    away.rename(scratch)
+            shutil.rmtree(away, ignore_errors=True)
 
     def _stop(self, process: psutil.Process, over: Callable[[], bool], at_most_seconds: float) -> None:
         deadline = time.monotonic() + at_most_seconds

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 
+from jobs.lifecycle.crash import MACHINE_FAULTS
 from jobs.states import State, transition
 from tests.chaos.mischief import Hit
 from tests.chaos.references import Reference
@@ -34,6 +35,11 @@ class Record:
     @property
     def id(self) -> str:
         return self.submitted.job.id
+
+    @property
+    def machine_faults(self) -> int:
+        """How many attempts ended by a fault of their worker's machine."""
+        return sum(1 for attempt in self.attempts if (attempt["error"] or {}).get("code") in MACHINE_FAULTS)
 
 
 def examine(client: Client, api_key: str, submitted: list[Submitted], references: dict[str, Reference]) -> list[Record]:
@@ -77,7 +83,13 @@ def _record(client: Client, api_key: str, submitted: Submitted, reference: Refer
     answer = httpx2.get(f"{client.url}/v1/jobs/{job}/attempts", headers={"Authorization": f"Bearer {api_key}"})
     answer.raise_for_status()
     record = Record(submitted, answer.json()["attempts"], list(client.events(job)), [])
-    found = [*_ending(record), *_story(record), *_weights(client, job, reference), *_metrics(client, record, reference)]
+    found = [
+        *_ending(record),
+        *_story(record),
+        *_counting(record),
+        *_weights(client, job, reference),
+        *_metrics(client, record, reference),
+    ]
     record.violations = [f"job {job} ({submitted.spec}): {text}" for text in found]
     return record
 
@@ -113,6 +125,17 @@ def _story(record: Record) -> Iterator[str]:
     numbers = [attempt["number"] for attempt in record.attempts]
     if not started == ended == numbers:
         yield f"attempts {numbers}, but events start {started} and end {ended}"
+
+
+def _counting(record: Record) -> Iterator[str]:
+    """No fault of a worker's machine was counted among the job's crashes."""
+    counted = 0
+    for event in record.events:
+        if (crashes := event.data.get("crash_count")) is not None:
+            code = event.data["error"]["code"]
+            if code in MACHINE_FAULTS and crashes != counted:
+                yield f"{code} in attempt {event.attempt} used up an attempt: {crashes} crashes, before {counted}"
+            counted = crashes
 
 
 def _weights(client: Client, job: str, reference: Reference) -> Iterator[str]:

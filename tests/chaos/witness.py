@@ -18,7 +18,8 @@ LOOK_SECONDS = 0.02
 TOLERANCE_NS = 20_000_000
 """CPU time is told with a delay of a few clock ticks."""
 PF_EXITING = 0x4
-LOG = re.compile(r"/worker-[0-9a-f-]{36}/([0-9a-f-]{36})-(\d+)/trainer\.log$")
+LOG = re.compile(r"/worker-[0-9a-f-]{36}/([0-9a-f-]{36})-(\d+)/trainer\.log( \(deleted\))?$")
+"""Deleted, or beside the folder, if that was swept away a moment ago."""
 
 
 @dataclass
@@ -100,7 +101,7 @@ class Witness:
         except (OSError, IndexError):
             return
         found = LOG.search(str(output))
-        if found and output.is_relative_to(self.scratch) and parent not in self._alive:
+        if found and str(output).startswith(str(self.scratch)) and parent not in self._alive:
             trainer = Trainer(pid, found[1], int(found[2]), time.time())
             self.met.append(trainer)
             self._alive[pid] = trainer

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -43,10 +44,18 @@ def _die_with_the_tests() -> None:
 class Up:
     """A running `traind up`, in a session of its own; `lines` are what it says on stderr."""
 
-    def __init__(self, data_dir: Path, *options: str, python: str = sys.executable, **environment: str) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *options: str,
+        python: str = sys.executable,
+        through: Sequence[str] = (),
+        **environment: str,
+    ) -> None:
+        """`through` is a command that runs the one that follows it."""
         self.data_dir = data_dir
         self.process = subprocess.Popen(
-            [python, "-P", "-m", "traind", "up", "--data-dir", str(data_dir), "--port", "0", *options],
+            [*through, python, "-P", "-m", "traind", "up", "--data-dir", str(data_dir), "--port", "0", *options],
             env=EMBEDDED | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

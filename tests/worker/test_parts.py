@@ -114,6 +114,16 @@ def test_the_log_keeps_its_end(tmp_path: Path) -> None:
     assert len(output.excerpt(output.read(log))) == output.EXCERPT_CHARACTERS
 
 
+def test_what_an_attempt_could_not_remove_goes_at_the_next_look(tmp_path: Path) -> None:
+    """The disk was away when the attempt ended."""
+    with own_folder(tmp_path, uuid.uuid4()) as scratch:
+        left = scratch.folder / f"{uuid.uuid4()}-3"
+        left.mkdir()
+        (left / "step-5-model.safetensors").touch()
+        assert scratch.trouble() is None
+        assert [path.name for path in scratch.folder.iterdir()] == ["lock"]
+
+
 def test_folders_of_dead_workers_are_removed(tmp_path: Path) -> None:
     hold = (
         "import sys, uuid, pathlib, worker.scratch as s\n"
