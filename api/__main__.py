@@ -17,6 +17,7 @@ import structlog
 import uvicorn
 
 from api.app import create_app
+from api.protocol import protocol
 from jobs.environment import unread_variables
 from jobs.log import configure
 from jobs.settings import InvalidSettings, Settings, load
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         _refuse(error, code=1)
     config = uvicorn.Config(
         app,
+        http=protocol(settings.read_timeout_seconds),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -33,6 +33,8 @@ from traind.errors import InvalidSpec, TraindError
 log = structlog.get_logger("api")
 
 MEDIA_TYPE = "application/problem+json"
+CUT_OFF = "cut_off"
+"""In a request's state: the code of the problem for which `api.protocol` closed its connection."""
 MAX_ERRORS = 100
 MAX_TEXT = 500
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -47,6 +49,7 @@ class Kind:
 
 
 KINDS: Mapping[str, Kind] = {
+    "malformed-request": Kind(400, "The request is not HTTP"),
     "malformed-json": Kind(400, "The body is not strict JSON"),
     "incomplete-body": Kind(400, "The body ended early"),
     "unauthenticated": Kind(401, "An API key is required"),
@@ -55,6 +58,7 @@ KINDS: Mapping[str, Kind] = {
     "not-found": Kind(404, "Nothing is here"),
     "metric-not-found": Kind(404, "The job has no such metric"),
     "method-not-allowed": Kind(405, "The resource does not know this method"),
+    "request-timeout": Kind(408, "The request came too slowly"),
     "state-conflict": Kind(409, "The job's state forbids this"),
     "in-use": Kind(409, "Something that has not ended needs it"),
     "checkpoint-incomplete": Kind(409, "The checkpoint is still being written"),
@@ -66,6 +70,7 @@ KINDS: Mapping[str, Kind] = {
     "idempotency-conflict": Kind(422, "The Idempotency-Key was used for another body"),
     "invalid-parameter": Kind(422, "A parameter is not valid"),
     "invalid-spec": Kind(422, "The job cannot run"),
+    "head-too-large": Kind(431, "The request's head is too large"),
     "internal": Kind(500, "A defect in traind"),
     "not-ready": Kind(503, "The service is not ready"),
     "database-unavailable": Kind(503, "The database does not answer"),
@@ -238,7 +243,8 @@ async def _invalid_parameter(request: Request, error: Exception) -> JSONResponse
 
 
 async def _client_disconnect(request: Request, _: Exception) -> JSONResponse:
-    return problem(request, "incomplete-body", "the connection ended before the body did")
+    code = request.scope["state"].get(CUT_OFF, "incomplete-body")
+    return problem(request, code, "the connection ended before the body did")
 
 
 async def _database_unavailable(request: Request, error: Exception) -> JSONResponse:

@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     is frozen costs a request about twice as long."""
     max_body_bytes: Annotated[int, Field(ge=1_024, le=2**30)] = 1_048_576
     """Largest request body; a larger one is refused with 413."""
+    read_timeout_seconds: Annotated[float, Field(ge=0.1, le=3_600, allow_inf_nan=False)] = 20.0
+    """How long the api waits for a request's address and headers, and for more of its body; then it answers 408. A body
+    must also come with 500 bytes a second on average."""
     max_job_memory_bytes: Annotated[int, Field(ge=2**29)] | None = None
     """Largest estimate of a job's memory (`memory_bytes` in its `resolved`) that a submit takes; no limit if not
     given."""

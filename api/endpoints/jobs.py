@@ -57,6 +57,7 @@ class EventFilter(BaseModel):
     responses=problems(
         "malformed-json",
         "incomplete-body",
+        "request-timeout",
         "body-too-large",
         "unsupported-media-type",
         "invalid-spec",

@@ -87,7 +87,15 @@ PROVOKED: dict[str, Callable[[Project], httpx2.Response]] = {
     "invalid-parameter": lambda p: p.http.get("/v1/jobs?limit=0"),
     "invalid-spec": lambda p: p.http.post("/v1/jobs", json={}),
 }
-ELSEWHERE = {"incomplete-body", "internal", "not-ready", "database-unavailable"}
+ELSEWHERE = {
+    "malformed-request",
+    "request-timeout",
+    "head-too-large",
+    "incomplete-body",
+    "internal",
+    "not-ready",
+    "database-unavailable",
+}
 
 
 @pytest.mark.parametrize("code", PROVOKED)

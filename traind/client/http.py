@@ -18,7 +18,7 @@ import httpx2
 
 from traind.errors import ApiError, Problem
 
-RETRY_STATUSES = frozenset({429, 502, 503, 504})
+RETRY_STATUSES = frozenset({408, 429, 502, 503, 504})
 LOST_STATUSES = frozenset({502, 504})
 """A proxy got no answer from the service, which may have done what was asked."""
 MAX_RETRY_AFTER_SECONDS = 30.0
