@@ -270,6 +270,7 @@ _IDLE: Json = {"id": "019a9d2b-0000-7000-8000-000000000001", "name": "gpu-box-2"
 
 ANSWERS: Json = {
     "Job": _JOB,
+    "DryRun": {"spec": SPEC, "resolved": _JOB["resolved"] | {"device": None, "threads": None}, "waiting_for": None},
     "JobPage": {"jobs": [_JOB], "next_cursor": None},
     "EventPage": {"events": [_EVENT], "next_after": None},
     "AttemptList": {"attempts": [_ATTEMPT]},

@@ -75,8 +75,8 @@ def _with_our_schemas(document: dict[str, Any]) -> dict[str, Any]:
     _simplify(schemas)
     for name, example in ANSWERS.items():
         schemas[name]["examples"] = [example]
-    schemas["Job"]["properties"]["spec"] = _ref("JobSpec")
-    schemas["Job"]["properties"]["resolved"] = _ref("Resolved")
+    for name in ("Job", "DryRun"):
+        schemas[name]["properties"] |= {"spec": _ref("JobSpec"), "resolved": _ref("Resolved")}
     _drop_fastapis_validation_error(document)
     return document
 

@@ -24,6 +24,8 @@ project: what other projects have does not exist for it.
 - **Submit safely.** Send an `Idempotency-Key`: the same key with the same spec answers with the job that is there
   already (`Idempotent-Replayed: true`), so a lost answer can be repeated. The Python client and the CLI do it by
   themselves.
+- **Try first.** With `dry_run=true` a submit judges the spec as usual and makes no job: it answers 200 with the spec
+  and its defaults, what the service worked out (`resolved`: parameters, steps, memory) and what it would wait for.
 - **Poll cheaply.** A job's `ETag` is its version; `If-None-Match` answers 304 if nothing changed, and such a
   poll leaves no line in the service's log.
 - **Times** are UTC (RFC 3339 with `Z`), whatever time zone the service or its database has. The CLI shows local ones.

@@ -128,6 +128,16 @@ class Job(Answer):
     links: JobLinks
 
 
+class DryRun(Answer):
+    """What a submit would have made a job of; nothing was stored."""
+
+    spec: dict[str, Any]
+    """The spec with every default filled."""
+    resolved: dict[str, Any]
+    waiting_for: WaitingFor | None
+    """What the job would wait for now, if that is not its turn."""
+
+
 class JobPage(Answer):
     """Jobs, newest first."""
 

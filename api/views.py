@@ -14,6 +14,7 @@ from api.schemas import (
     Blob,
     Checkpoint,
     CheckpointLinks,
+    DryRun,
     Event,
     Failure,
     HeldJob,
@@ -28,6 +29,7 @@ from api.schemas import (
 from jobs import queries
 from jobs.queries import AttemptRow, BlobRow, CheckpointRow, CheckRow, EventRow, JobRow, WorkerRow
 from jobs.states import Kind, State
+from traind.spec import JobSpec, Resolved
 
 
 def job_path(job_id: UUID) -> str:
@@ -65,6 +67,14 @@ def job_view(job: JobRow) -> Job:
         updated_at=job.updated_at,
         version=job.version,
         links=_job_links(job.id),
+    )
+
+
+def dry_run_view(spec: JobSpec, resolved: Resolved, waits: queries.WaitingFor | None) -> DryRun:
+    return DryRun(
+        spec=spec.model_dump(mode="json"),
+        resolved=resolved.model_dump(mode="json"),
+        waiting_for=_waiting_view(waits),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.auth import Reader, Writer
@@ -14,9 +15,9 @@ from api.conditional import IfNoneMatch, not_modified
 from api.examples import SPECS
 from api.job_filter import JobFilter
 from api.openapi import Responses, problems, spec_body
-from api.schemas import AttemptList, EventPage, Job, JobPage
+from api.schemas import AttemptList, DryRun, EventPage, Job, JobPage
 from api.service import ServiceDep
-from api.views import attempt_view, event_view, job_path, job_view
+from api.views import attempt_view, dry_run_view, event_view, job_path, job_view
 from jobs import queries
 from jobs.catalog import resolve
 from jobs.catalog.memory import refuse_above
@@ -35,6 +36,7 @@ IdempotencyKey = Annotated[
         examples=["6f1c2f0e-5c0f-4f4e-9a57-0b1c8f3f9d11"],
     ),
 ]
+DRY_RUN: Responses = {200: {"model": DryRun, "description": "With `dry_run`: the job could run; it was not made."}}
 NOT_MODIFIED: Responses = {304: {"description": "Still the version that If-None-Match names"}}
 
 
@@ -50,11 +52,13 @@ class EventFilter(BaseModel):
 @router.post(
     "",
     status_code=202,
+    response_model=Job,
     operation_id="submit_job",
     summary="Submit a job",
     response_description="The job was accepted and waits for a worker.",
     openapi_extra=spec_body(SPECS),
-    responses=problems(
+    responses=DRY_RUN
+    | problems(
         "malformed-json",
         "incomplete-body",
         "request-timeout",
@@ -66,12 +70,24 @@ class EventFilter(BaseModel):
     ),
 )
 def submit_job(
-    caller: Writer, service: ServiceDep, body: JsonBody, response: Response, idempotency_key: IdempotencyKey = None
-) -> Job:
+    caller: Writer,
+    service: ServiceDep,
+    body: JsonBody,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+    *,
+    dry_run: Annotated[
+        bool, Query(description="Judge the spec and make no job; no Idempotency-Key is used up.")
+    ] = False,
+) -> Job | Response:
     """The spec is judged completely before anything is stored: what is accepted can run."""
     spec = _spec(body)
     resolved = resolve(spec)
     refuse_above(service.settings.max_job_memory_bytes, spec, resolved)
+    if dry_run:
+        with service.engine.begin() as connection:
+            waits = queries.would_wait_for(connection, spec, resolved)
+        return JSONResponse(dry_run_view(spec, resolved, waits).model_dump(mode="json"))
     with service.engine.begin() as connection:
         submitted = submit(
             connection, project_id=caller.project_id, spec=spec, resolved=resolved, idempotency_key=idempotency_key

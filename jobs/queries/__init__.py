@@ -24,7 +24,7 @@ from jobs.queries.history import (
     events,
 )
 from jobs.queries.jobs import JobPage, JobRow, get_job, list_jobs
-from jobs.queries.waiting import Waiting, WaitingFor
+from jobs.queries.waiting import Waiting, WaitingFor, would_wait_for
 from jobs.queries.workers import HeldJob, WorkerRow, WorkerState, list_workers
 from jobs.states import ShownState
 
@@ -54,4 +54,5 @@ __all__ = [
     "get_job",
     "list_jobs",
     "list_workers",
+    "would_wait_for",
 ]

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from typing import Any, Protocol
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, Row, select
 
@@ -20,10 +20,13 @@ from jobs.lifecycle.lease import after, clock
 from jobs.lifecycle.workers import SEEN_SECONDS
 from jobs.states import State
 from jobs.tables import worker
-from traind.spec import Device
+from traind.spec import Device, JobSpec, Resolved
 
 SILENT_SECONDS = 4 * SEEN_SECONDS
 """A worker that was not seen for so long is silent: frozen, cut off, or dead."""
+
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class Waiting(StrEnum):
@@ -75,6 +78,25 @@ def waiting_for(conn: Connection, jobs: Sequence[Waiter]) -> dict[UUID, WaitingF
     live = conn.execute(_live()).all()
     told = ((job.id, _why(job, live)) for job in queued)
     return {job_id: why for job_id, why in told if why is not None}
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A job as it would be, were it submitted now."""
+
+    id: UUID
+    queue: str
+    device: str
+    memory_bytes: int | None
+    state: State = State.QUEUED
+    not_before: datetime = LONG_AGO
+
+
+def would_wait_for(conn: Connection, spec: JobSpec, resolved: Resolved) -> WaitingFor | None:
+    """What a job with this spec would wait for, if that is not its turn."""
+    resources = spec.resources
+    job = _Planned(uuid4(), str(resources.queue), resources.device, resolved.memory_bytes)
+    return waiting_for(conn, [job]).get(job.id)
 
 
 def _live() -> Any:

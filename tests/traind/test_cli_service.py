@@ -104,6 +104,26 @@ def test_submit_and_watch_a_success(env: dict[str, str]) -> None:
     assert "succeeded  step 20/20  loss " in done.stderr
 
 
+def test_a_dry_run_shows_what_the_service_makes_of_a_spec(here: Here, env: dict[str, str], client: Client) -> None:
+    known = {job.id for job in client.list()}
+    done = here("submit", *QUICK, "--dry-run", env=env)
+    rows = dict(line.split(None, 1) for line in done.stdout.splitlines())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "lr=0.005" in rows["optimizer"]
+    assert {"n_parameters=1210", "total_steps=20"} <= set(rows["resolved"].split())
+    assert rows["layers"].startswith("Flatten()  Linear(in_features=64")
+    document = json.loads(here("submit", *QUICK, "--dry-run", "-o", "json", env=env).stdout)
+    tried = client.validate(document["spec"])
+    assert tried.document() == document
+    waits = here("submit", *QUICK, "--queue", "nobody", "--dry-run", env=env)
+    assert waits.stderr == "it would wait: no live worker listens to the queue nobody\n"
+    bad = here("submit", *QUICK, "--momentum", "0.9", "--dry-run", env=env)
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert "momentum" in bad.stderr
+    assert "--watch: with --dry-run no job" in here("submit", *QUICK, "--dry-run", "--watch", env=env).stderr
+    assert {job.id for job in client.list()} == known
+
+
 def test_an_early_stop_is_said_everywhere(here: Here, env: dict[str, str], client: Client) -> None:
     rule = ("training.eval_every=5", "training.early_stopping.patience=2", "training.early_stopping.min_delta=1e9")
     options = [part for field in rule for part in ("--set", field)]

@@ -77,10 +77,15 @@ def _details(job: Job) -> Iterator[tuple[str, object]]:
         yield f"best {key}", f"{number(best.value)} at step {best.step}"
     for name in ("created_at", "started_at", "finished_at"):
         yield name.removesuffix("_at"), when(getattr(job, name))
+    yield from made_of(job.spec, job.resolved)
+
+
+def made_of(spec: Mapping[str, Any], resolved: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """A spec part by part, and what the service worked out from it."""
     for part in ("dataset", "model", "optimizer", "schedule", "training", "resources"):
-        yield part, _compact(job.spec.get(part, {}))
-    yield "resolved", _compact({key: value for key, value in job.resolved.items() if key != "model"})
-    yield "layers", _layers(job.resolved.get("model"))
+        yield part, _compact(spec.get(part, {}))
+    yield "resolved", _compact({key: value for key, value in resolved.items() if key != "model"})
+    yield "layers", _layers(resolved.get("model"))
 
 
 def _layers(model: Mapping[str, Any] | None) -> str:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from traind.cli import documents, output
 from traind.cli.connection import DataDir, NoService, connect, plain
 from traind.cli.draft import Draft
+from traind.cli.errors import Refused
 from traind.errors import ApiError, InvalidSpec
+
+if TYPE_CHECKING:
+    from traind.client.http import Http
 
 OPTIMIZER = "Optimizer"
 TRAINING = "Training"
@@ -56,6 +61,9 @@ def submit(
         ),
     ] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key and spec are the same job.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Have the service judge the spec and show what it makes of it; no job.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Then watch it; the exit code is the job's outcome.")] = False,
     output_format: Annotated[output.Format, typer.Option("--output", "-o")] = output.Format.TABLE,
     data_dir: DataDir = None,
@@ -67,7 +75,14 @@ def submit(
     traind submit job.yaml --lr 0.01 --label study=rates --watch
     """
     given = locals()
+    from traind.client import calls
+
+    if dry_run and watch:
+        raise Refused("--watch: with --dry-run no job is made that could be watched")
     draft = _draft(given)
+    if dry_run:
+        _show(_send(draft, calls.dry_run, data_dir), output_format)
+        return
     job = _submit(draft, str(uuid.uuid4()) if idempotency_key is None else idempotency_key, data_dir)
     if watch:
         from traind.cli.watch import watch_job
@@ -95,23 +110,45 @@ def _draft(given: Mapping[str, Any]) -> Draft:
 
 
 def _submit(draft: Draft, idempotency_key: str, data_dir: Path | None) -> dict[str, Any]:
-    """The submitted job. The service judges the spec; it is judged here if it could not be sent. Raises Refused."""
+    """The submitted job. Raises Refused."""
     from traind.client import calls
 
     try:
+        job = _send(draft, partial(calls.submit, idempotency_key=idempotency_key), data_dir)
+    except ApiError as e:
+        if e.code == "no-answer":
+            output.note(f"the job may have been taken; --idempotency-key {idempotency_key} makes a second try safe")
+        raise
+    if not isinstance(job, dict) or not isinstance(job.get("id"), str):
+        raise ApiError("bad-answer", "the service's answer is not a job as this client knows it; is it traind?")
+    return job
+
+
+def _send(draft: Draft, call: Callable[[Http, Any], Any], data_dir: Path | None) -> Any:
+    """What the service answers. It judges the spec, which is judged here if it could not be sent. Raises Refused."""
+    try:
         with plain(data_dir) as http:
-            job = calls.submit(http, draft.document, idempotency_key)
+            return call(http, draft.document)
     except ApiError as e:
         if e.code == "invalid-spec":
             raise draft.refused(e.problems) from None
         if e.code == "unreachable":
             draft.check()
-        if e.code == "no-answer":
-            output.note(f"the job may have been taken; --idempotency-key {idempotency_key} makes a second try safe")
         raise
     except (NoService, InvalidSpec):
         draft.check()
         raise
-    if not isinstance(job, dict) or not isinstance(job.get("id"), str):
-        raise ApiError("bad-answer", "the service's answer is not a job as this client knows it; is it traind?")
-    return job
+
+
+def _show(found: Any, output_format: output.Format) -> None:
+    """What a dry run found."""
+    if not isinstance(found, dict) or not {"spec", "resolved"} <= found.keys():
+        raise ApiError("bad-answer", "the service's answer is not a dry run as this client knows it; is it traind?")
+    if output_format is output.Format.JSON:
+        output.document(found)
+        return
+    from traind.cli.jobs import made_of
+
+    output.table(("field", "value"), list(made_of(found["spec"], found["resolved"])))
+    if found.get("waiting_for"):
+        output.note(f"it would wait: {found['waiting_for']['message']}")

@@ -115,6 +115,15 @@ class Job(Answer):
         return self.state if self.waiting_for is None else f"{self.state} (waiting: {self.waiting_for.reason})"
 
 
+class DryRun(Answer):
+    """What a submit would make a job of: the spec with every default, and what the service worked out."""
+
+    spec: dict[str, Any]
+    resolved: dict[str, Any]
+    waiting_for: WaitingFor | None = None
+    """What the job would wait for now, if that is not its turn."""
+
+
 class Event(Answer):
     """One entry of a job's record: a transition or something else worth knowing."""
 

@@ -27,6 +27,11 @@ def submit(http: Http, spec: JobSpec | Mapping[str, Any], idempotency_key: str |
     return http.json("POST", JOBS, content=_body(spec), headers=idempotency(idempotency_key))
 
 
+def dry_run(http: Http, spec: JobSpec | Mapping[str, Any]) -> Any:
+    """The document of what a submit would make a job of. Raises as `submit`."""
+    return http.json("POST", JOBS, content=_body(spec), params=[("dry_run", "true")])
+
+
 def list_jobs(
     http: Http,
     *,

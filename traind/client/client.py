@@ -18,6 +18,7 @@ from traind.client.answers import (
     CatalogueEntry,
     Check,
     Checkpoint,
+    DryRun,
     Event,
     Job,
     Metrics,
@@ -70,6 +71,10 @@ class Client:
         cannot hold, ApiError (status 422, with `problems`) for a spec that cannot run.
         """
         return _read(Job, calls.submit(self._http, spec, idempotency_key))
+
+    def validate(self, spec: JobSpec | Mapping[str, Any]) -> DryRun:
+        """Have the service judge a spec as `submit` does, without making a job. Raises as `submit`."""
+        return _read(DryRun, calls.dry_run(self._http, spec))
 
     def get(self, job_id: JobId) -> Job:
         return _read(Job, self._http.json("GET", _job_path(job_id)))
