@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from psycopg.errors import InsufficientPrivilege, LockNotAvailable, UndefinedTable
 from sqlalchemy import ColumnElement, Connection, Engine, LargeBinary, func, insert, select, text
+from sqlalchemy.exc import DBAPIError
 
 from jobs.errors import BlobNotComplete, NotFound
 from jobs.tables import BLOBS_PER_PARTITION, CHUNK_BYTES, blob, blob_chunk, partition_ddl
@@ -18,6 +20,10 @@ from jobs.tables import BLOBS_PER_PARTITION, CHUNK_BYTES, blob, blob_chunk, part
 PARTITIONS_AHEAD = 2
 """Whole partitions that are kept empty: room for 512 blobs, or 256 checkpoints, between two calls."""
 LOCK_TIMEOUT_SECONDS = 2
+COPIES = 4
+"""What a partition that is written anew takes for a while, of its new size: a copy, itself, its log, and some more."""
+MOST_COPIED_BYTES = 64_000_000
+"""It is locked meanwhile."""
 
 _NEWEST_PARTITION = text("""
     SELECT max(right(child.relname, 8)::integer)
@@ -120,6 +126,61 @@ def vacuum(engine: Engine, blob_ids: Collection[int]) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         for number in sorted(numbers & set(conn.execute(_PARTITIONS).scalars())):
             conn.execute(text(f"VACUUM (SKIP_LOCKED) blob_chunk_{number:08d}"))
+
+
+def clear_partitions(engine: Engine, doomed: Collection[int], *, room: int = 0) -> int:
+    """Take all chunks of these blobs, which nothing names, from their partitions at once; how many bytes.
+
+    Only from a partition of which so little stays that `room` bytes on the disk can bear it: that is written anew. It
+    gives the space back without a vacuum, and needs little log, for which a nearly full disk has no room. A partition
+    that is in use all the time is left as it is.
+    """
+    of_partition: dict[int, list[int]] = {}
+    for blob_id in doomed:
+        of_partition.setdefault(blob_id // BLOBS_PER_PARTITION, []).append(blob_id)
+    most = min(room // COPIES, MOST_COPIED_BYTES)
+    return sum(_clear(engine, number, blob_ids, most) for number, blob_ids in sorted(of_partition.items()))
+
+
+def _clear(engine: Engine, number: int, doomed: Collection[int], most: int) -> int:
+    first = number * BLOBS_PER_PARTITION
+    others = blob.c.id.between(first, first + BLOBS_PER_PARTITION - 1), blob.c.id.not_in(doomed)
+    staying = select(func.coalesce(func.sum(blob.c.size), 0)).where(*others)
+    with engine.connect() as conn:
+        if conn.execute(staying).scalar_one() > most or number not in set(conn.execute(_PARTITIONS).scalars()):
+            return 0
+    name = f"blob_chunk_{number:08d}"
+    try:
+        with engine.begin() as conn:
+            conn.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
+            conn.execute(text(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"))
+            return 0 if conn.execute(staying).scalar_one() > most else _rewrite(conn, name, doomed)
+    except DBAPIError as error:
+        if isinstance(error.orig, LockNotAvailable | UndefinedTable | InsufficientPrivilege):
+            return 0
+        raise
+
+
+def _rewrite(conn: Connection, name: str, doomed: Collection[int]) -> int:
+    """Leave the chunks of these blobs out of the locked partition; their bytes."""
+    given = {"doomed": list(doomed)}
+    measure = f"SELECT coalesce(sum(octet_length(data)), 0) FROM {name} WHERE blob_id = ANY(:doomed)"  # noqa: S608
+    n_bytes = conn.execute(text(measure), given).scalar_one()
+    rest = f"SELECT * FROM {name} WHERE blob_id <> ALL(:doomed)"  # noqa: S608
+    conn.execute(text(f"CREATE TEMPORARY TABLE staying ON COMMIT DROP AS {rest}"), given)
+    conn.execute(text(f"TRUNCATE {name}"))
+    conn.execute(text(f"INSERT INTO {name} SELECT * FROM staying"))  # noqa: S608
+    return int(n_bytes)
+
+
+def make_log_short(engine: Engine) -> None:
+    """Have the server write a checkpoint of its own, so that it needs less of its log; if our role may."""
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+            conn.execute(text("CHECKPOINT"))
+    except DBAPIError as error:
+        if not isinstance(error.orig, InsufficientPrivilege):
+            raise
 
 
 def drop_empty_partitions(engine: Engine) -> int:

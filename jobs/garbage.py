@@ -16,13 +16,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, delete, exists, func, select, union, update
 
-from jobs.blobs import vacuum
+from jobs.blobs import clear_partitions, make_log_short, vacuum
 from jobs.lifecycle.lease import after
 from jobs.tables import attempt, blob, blob_chunk, checkpoint
 
 GRACE_SECONDS = 300.0
 """After an attempt ended, or a blob was made that nothing names; far longer than one chunk's transaction may take."""
 CHUNKS_AT_ONCE = 64
+CHUNKS_IN_LITTLE_ROOM = 16
 BLOBS_AT_ONCE = 256
 VACUUM_BYTES = 64_000_000
 """So much is deleted before its space is made free for new chunks at once; less is left to autovacuum."""
@@ -57,22 +58,34 @@ def survey(conn: Connection, *, grace_seconds: float = GRACE_SECONDS) -> Garbage
     return Garbage(*counts)
 
 
-def collect(engine: Engine, *, grace_seconds: float = GRACE_SECONDS, limit: int = BLOBS_AT_ONCE) -> Collected:
-    """Remove garbage, at most about `limit` blobs of it, in many short transactions."""
+def collect(
+    engine: Engine,
+    *,
+    grace_seconds: float = GRACE_SECONDS,
+    limit: int = BLOBS_AT_ONCE,
+    room: int | None = None,
+) -> Collected:
+    """Remove garbage, at most about `limit` blobs of it, in many short transactions.
+
+    `room` is what is free on the database's disk, if that is little (`jobs.storage`): then it goes so that the server's
+    log stays short, and that space is given back at once where it can be.
+    """
     with engine.begin() as conn:
         _condemn(conn, grace_seconds, limit)
-        condemned = list(conn.execute(_condemned().limit(limit)).scalars())
-    removed = remove(engine, condemned)
-    if removed.n_bytes >= VACUUM_BYTES:
+        marked = list(conn.execute(_condemned()).scalars())
+    cleared = clear_partitions(engine, marked, room=room or 0)
+    condemned = marked[:limit]
+    removed = remove(engine, condemned, little_room=room is not None)
+    if removed.n_bytes >= VACUUM_BYTES and room is None:
         vacuum(engine, condemned)
-    return removed
+    return Collected(removed.n_blobs, removed.n_bytes + cleared)
 
 
-def remove(engine: Engine, blob_ids: Iterable[int]) -> Collected:
+def remove(engine: Engine, blob_ids: Iterable[int], *, little_room: bool = False) -> Collected:
     """Remove these blobs, marked `deleting` before, in many short transactions; may stop anywhere (see `collect`)."""
     n_blobs = n_bytes = 0
     for blob_id in blob_ids:
-        n_bytes += sum(_empty(engine, blob_id))
+        n_bytes += sum(_empty(engine, blob_id, little_room=little_room))
         with engine.begin() as conn:
             n_blobs += _drop(conn, blob_id)
     return Collected(n_blobs, n_bytes)
@@ -119,9 +132,10 @@ def _condemn(conn: Connection, grace_seconds: float, limit: int) -> None:
     conn.execute(update(blob).where(blob.c.id.in_(select(ids.c.id))).values(state="deleting"))
 
 
-def _empty(engine: Engine, blob_id: int) -> Iterator[int]:
+def _empty(engine: Engine, blob_id: int, *, little_room: bool) -> Iterator[int]:
     """Remove the chunks; the bytes of each transaction, which lasts as long as CHUNKS_AT_ONCE chunks take."""
-    chunks = select(blob_chunk.c.seq).where(blob_chunk.c.blob_id == blob_id).limit(CHUNKS_AT_ONCE)
+    at_once = CHUNKS_IN_LITTLE_ROOM if little_room else CHUNKS_AT_ONCE
+    chunks = select(blob_chunk.c.seq).where(blob_chunk.c.blob_id == blob_id).limit(at_once)
     some = chunks.with_for_update(skip_locked=True).cte("some")
     these = (blob_chunk.c.blob_id == blob_id) & blob_chunk.c.seq.in_(select(some.c.seq))
     while True:
@@ -130,6 +144,8 @@ def _empty(engine: Engine, blob_id: int) -> Iterator[int]:
             removed = list(sizes.scalars())
         if not removed:
             return
+        if little_room:
+            make_log_short(engine)
         yield sum(removed)
 
 

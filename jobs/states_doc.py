@@ -22,7 +22,8 @@ RULES = f"""\
 ## Rules
 
 - **Cancel wins over everything.** It is a request while the job runs (the API shows `cancelling`); its trainer is
-  killed at once, and whatever else becomes of the attempt, the job ends `cancelled`.
+  killed at once, and whatever else becomes of the attempt, the job ends `cancelled`. A worker whose lease has run out
+  is not asked: the job ends at once, also if no worker is left.
 - **Pause** holds a job that waits at once. Of one that runs it is a request (`pausing`): the trainer stops at its next
   safe point, after the step it is at and that step's evaluation, and the job is `paused` only when the checkpoint it
   takes there is complete. A trainer that is still loading has nothing to save and is paused at once. After

@@ -40,6 +40,11 @@ class Disk:
     floor: int
 
 
+def floor_bytes(total: int, given: int | None) -> int:
+    """What stays free of a disk of `total` bytes: what the setting says, or its default."""
+    return min(MOST_FLOOR_BYTES, total // FLOOR_SHARE) if given is None else given
+
+
 class Storage:
     """Of one process. May be used by several threads."""
 
@@ -67,13 +72,22 @@ class Storage:
         if folder is None or found is None or found.f_blocks == 0:
             return None
         total = found.f_blocks * found.f_frsize
-        floor = min(MOST_FLOOR_BYTES, total // FLOOR_SHARE) if self._floor is None else self._floor
-        return Disk(folder, found.f_bavail * found.f_frsize, floor)
+        return Disk(folder, found.f_bavail * found.f_frsize, floor_bytes(total, self._floor))
 
     def stored_bytes(self) -> int:
         """What all checkpoints take, also those that are being uploaded or removed. Raises DBAPIError."""
         with self._engine.begin() as conn:
             return int(conn.execute(select(func.coalesce(func.sum(blob.c.size), 0))).scalar_one())
+
+    def little_room(self) -> int | None:
+        """The free bytes of the disk, if the log of all that is to be deleted could fill it. Raises DBAPIError."""
+        disk = self.disk()
+        if disk is None:
+            return None
+        marked = select(func.coalesce(func.sum(blob.c.size), 0)).where(blob.c.state == "deleting")
+        with self._engine.begin() as conn:
+            log_bytes = WRITES * int(conn.execute(marked).scalar_one())
+        return disk.free if disk.free - log_bytes < disk.floor else None
 
     @property
     def quota(self) -> int | None:

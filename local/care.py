@@ -49,6 +49,7 @@ def gc(
     from sqlalchemy.exc import DBAPIError
 
     from jobs.garbage import collect, survey
+    from jobs.storage import Storage
     from local.doctor import examine, server, target
     from local.doctor.findings import Finding
     from local.errors import DatabaseUnusable, DataDirError
@@ -67,7 +68,8 @@ def gc(
             counts = found.n_abandoned + found.n_unnamed, found.abandoned_bytes + found.unnamed_bytes
         else:
             counts = 0, 0
-            while (removed := collect(database)).n_blobs:
+            storage = Storage(database, chosen.settings)
+            while (removed := collect(database, room=storage.little_room())).n_blobs:
                 counts = counts[0] + removed.n_blobs, counts[1] + removed.n_bytes
     except DBAPIError as problem:
         reason = chosen.without_secrets(examine.reason(problem))

@@ -69,7 +69,8 @@ def up(
 
     folder = locate(data_dir)
     try:
-        with stop_signals(), Service(folder, host=host, port=port, worker=worker, report=_say) as service:
+        starting = Service(folder, host=host, port=port, worker=worker, ballast=True, report=_say)
+        with stop_signals(), starting as service:
             try:
                 _announce(service.url)
                 _say(f"key      {service.api_key} (the CLI finds it by itself)")

@@ -4,7 +4,7 @@ DATA_DIR/            ours; as root the servers' user may pass through it, nobody
     up.lock          held by `traind up` and by the guards of its processes, so until the last one has ended
     service.json     while it runs: where, with which key, and who (traind/service.py)
     api-key          the local API key
-    postgres/        the database cluster, of the servers' user
+    postgres/        the database cluster, of the servers' user, and the ballast (local/disk.py)
     run              sockets: a folder, or a link to one under /tmp where this path is too long for a socket
     programs/        copies of the servers' programs, where their user can't reach the originals
     logs/ scratch/

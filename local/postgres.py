@@ -22,6 +22,7 @@ import psycopg
 from psycopg import sql
 
 from local.account import Account, run_as
+from local.disk import max_wal_mb
 from local.errors import DataDirError, ServerMissing, StartFailed
 from local.folders import own_folder
 from local.process import Program
@@ -34,7 +35,7 @@ NEEDED_PROGRAMS = {"initdb", "postgres"}
 PASSWORD_FILE = "password"  # noqa: S105  a file's name
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 FLEETING = {"fsync": "off", "synchronous_commit": "on", "full_page_writes": "off"}  # outlives its process, no more
-MAX_WAL_MB = 4_096
+MIN_WAL_MB = 80
 START_SECONDS = 300.0  # recovery after a crash reads up to max_wal_size
 
 
@@ -106,11 +107,13 @@ class Postgres:
         unfinished.rename(self.cluster)
 
     def program(self) -> Program:
+        wal_mb = max_wal_mb(self.folder)
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": str(self.sockets),
             "unix_socket_permissions": "0700",
-            "max_wal_size": f"{MAX_WAL_MB}MB",
+            "max_wal_size": f"{wal_mb}MB",
+            "min_wal_size": f"{min(MIN_WAL_MB, wal_mb // 2)}MB",
             "timezone": "UTC",
             "log_timezone": "UTC",
             "logging_collector": "off",

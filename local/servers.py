@@ -8,15 +8,17 @@ from pathlib import Path
 from types import TracebackType
 
 from local import account as accounts
-from local import folders, postgres, redis
+from local import disk, folders, postgres, redis
 from local.account import Account
+from local.errors import StartFailed
 from local.process import Family, Kept, Program
 
 
 class Servers:
     """Embedded Postgres and Redis in one data folder; with `database_url` or `redis_url` that server instead.
 
-    The caller holds the folder's lock. Not `durable` is for tests. Raises LocalError.
+    The caller holds the folder's lock. With `ballast` Postgres keeps a reserve for a full disk, above the floor
+    `min_free_bytes`. Not `durable` is for tests. Raises LocalError.
     """
 
     database_url: str
@@ -31,12 +33,15 @@ class Servers:
         redis_url: str | None = None,
         redis_source: redis.Source = "any",
         durable: bool = True,
+        ballast: bool = False,
+        min_free_bytes: int | None = None,
         report: Callable[[str], None],
     ) -> None:
         self.data_dir, self._family = data_dir, family
         self._given = database_url, redis_url
         self._redis_source: redis.Source = redis_source
         self._durable, self._report = durable, report
+        self._with_ballast, self._floor = ballast, min_free_bytes
         self._ended = ExitStack()
 
     def __enter__(self) -> Servers:
@@ -71,9 +76,27 @@ class Servers:
             account=account,
             durable=self._durable,
         )
-        server.prepare()
-        self._keep(started, server.program(), server.ready, postgres.START_SECONDS)
+        folders.own_folder(server.folder, account)
+        ballast = disk.Ballast(server.folder, floor=self._floor)
+        disk.look(ballast, self._report)
+        try:
+            self._run_postgres(started, server)
+        except StartFailed as error:
+            if not any(words in str(error) for words in disk.NO_SPACE):
+                raise
+            if not ballast.release():
+                raise StartFailed(f"the disk of {server.folder} is full: make room there. {error}") from error
+            self._report("the disk is full: its reserve was released; starting Postgres again")
+            self._run_postgres(started, server)
+        if self._with_ballast:
+            started.enter_context(disk.Keeper(ballast, report=self._report))
         return server.url()
+
+    def _run_postgres(self, started: ExitStack, server: postgres.Postgres) -> None:
+        with ExitStack() as attempt:
+            server.prepare()
+            self._keep(attempt, server.program(), server.ready, postgres.START_SECONDS)
+            started.push(attempt.pop_all())
 
     def _start_redis(self, started: ExitStack, sockets: Path, account: Account | None) -> str:
         server = redis.Redis(

@@ -39,6 +39,7 @@ class Service:
     port         0: any free one; None: the setting's (8321), or any free one where that is taken; a number: that
                  one, or an error.
     environment  extra variables for api and worker, e.g. {"TRAIND_FASHION_MNIST_DIR": ...}.
+    ballast      True: a file in the data folder keeps room for the day when the disk is full (local/disk.py).
     worker       False: no worker is started; jobs wait, and can be read, cancelled and deleted.
     report       called with one line of text for what an operator wants to see (a restart, a slow recovery, a
                  worker that falls ill), from any thread.
@@ -62,6 +63,7 @@ class Service:
         port: int | None = 0,
         environment: Mapping[str, str] | None = None,
         redis_source: redis.Source = "any",
+        ballast: bool = False,
         worker: bool = True,
         report: Callable[[str], None] = lambda _line: None,
     ) -> None:
@@ -71,7 +73,7 @@ class Service:
         self._host, self._port = host or self._settings.host, port
         self._extra = dict(environment or {})
         self._redis_source: redis.Source = redis_source
-        self._with_worker = worker
+        self._with_worker, self._with_ballast = worker, ballast
         self._report = report
         self._ended = ExitStack()
         for line in unread_variables():
@@ -134,6 +136,8 @@ class Service:
             redis_url=given[1].get_secret_value() if given[1] else None,
             redis_source=self._redis_source,
             family=family,
+            ballast=self._with_ballast,
+            min_free_bytes=self._settings.min_free_disk_bytes,
             report=self._report,
         )
 

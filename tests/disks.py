@@ -43,6 +43,7 @@ def fill(disk: Path) -> Path:
 def fill_but(disk: Path, left_bytes: int) -> Path:
     """A file that takes all but `left_bytes`, at once."""
     filler = disk / "filler"
-    with filler.open("wb") as file:
-        file.write(bytes(max(0, shutil.disk_usage(disk).free - left_bytes)))
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        for _ in range(max(0, shutil.disk_usage(disk).free - left_bytes) // 4_096):
+            file.write(bytes(4_096))
     return filler

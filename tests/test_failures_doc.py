@@ -58,6 +58,7 @@ SEEN_BY = {
     "Postgres is restarted": f"{WORKER}test_outage.py::test_postgres_is_restarted_twice",
     "Postgres is away": f"{WORKER}test_outage.py::test_postgres_is_away_for_longer_than_a_lease",
     "The database's disk has": f"{WORKER}test_storage.py::test_no_checkpoint_is_taken_in_and_the_training_goes_on",
+    "Something fills": "tests/local/test_full_disk.py::test_a_job_does_not_fill_it_and_what_does_can_be_mended",
     "Postgres hangs": "tests/api/test_hanging_database.py::test_a_locked_table_and_a_frozen_server",
     "Postgres only reads": f"{WORKER}test_outage.py::test_postgres_only_reads_for_a_while",
     "Postgres has no": f"{WORKER}test_outage.py::test_postgres_has_no_connection_left",

@@ -116,7 +116,7 @@ def watchdog(slot: Slot) -> Rounds:
 
 def tidy(host: Host) -> None:
     """Remove blobs that nothing will read, and workers that are long gone."""
-    removed = collect(host.engine)
+    removed = collect(host.engine, room=host.storage.little_room())
     if removed.n_blobs:
         log.info("garbage removed", blobs=removed.n_blobs, bytes=removed.n_bytes)
     drop_empty_partitions(host.engine)

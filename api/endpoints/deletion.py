@@ -8,13 +8,12 @@ from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, BackgroundTasks, Depends, Path
-from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.auth import Writer
 from api.body import no_input
 from api.openapi import problems
-from api.service import ServiceDep
+from api.service import Service, ServiceDep
 from jobs.garbage import collect
 from jobs.lifecycle.delete import delete_checkpoint, delete_job
 
@@ -36,7 +35,7 @@ def delete_job_(caller: Writer, service: ServiceDep, job_id: UUID, later: Backgr
     """All that it owns goes with it: checkpoints, metrics, events, checks. Its Idempotency-Key is free again."""
     with service.engine.begin() as connection:
         delete_job(connection, project_id=caller.project_id, job_id=job_id)
-    later.add_task(_collect, service.engine)
+    later.add_task(_collect, service)
 
 
 @router.delete(
@@ -57,15 +56,16 @@ def delete_checkpoint_(
     """Refused while its job goes on from it, or while a check needs it."""
     with service.engine.begin() as connection:
         delete_checkpoint(connection, project_id=caller.project_id, checkpoint_id=checkpoint_id)
-    later.add_task(_collect, service.engine)
+    later.add_task(_collect, service)
 
 
-def _collect(engine: Engine) -> None:
-    """Remove the bytes now; what one call leaves, a worker's housekeeping or `traind gc` removes."""
+def _collect(service: Service) -> None:
+    """Remove the bytes now, for there may be no worker to do it; what is left after an outage a worker removes."""
     if not _collecting.acquire(blocking=False):
         return
     try:
-        collect(engine)
+        while collect(service.engine, room=service.storage.little_room()).n_blobs:
+            pass
     except SQLAlchemyError as error:
         log.warning("deleted checkpoints are left to housekeeping", error=type(error).__name__)
     finally:

@@ -1,4 +1,5 @@
-"""Reap: attempts whose holder is gone go on without it. Called every half second by each worker; one at a time reaps.
+"""Reap: attempts whose holder is gone go on without it. Called every half second by each worker; one at a time reaps;
+and by a cancel, where there may be no worker.
 
 Two signs: a lease that ran out, and an advisory lock that its holder's connection lost. The second is a suspicion
 only: it is stamped (`lockless_since`) and believed after `suspicion_seconds`, and not within one lease of the
@@ -60,6 +61,16 @@ def reap(conn: Connection, *, cluster_id: UUID, suspicion_seconds: float, lease_
     suspects = _lock_suspects(conn, suspicion_seconds, lease_seconds)
     held = _held_keys(conn) if suspects else set()
     return [_take(conn, row) for row in suspects if row.expired or _key(cluster_id, row) not in held]
+
+
+def end_if_expired(conn: Connection, job_id: UUID) -> State | None:
+    """Take this running job from a worker that let its lease run out; where it went, None if its lease is good.
+
+    The caller holds its row's lock.
+    """
+    expired = job.c.lease_until <= clock()
+    row = conn.execute(select(job, expired.label("expired")).where(job.c.id == job_id)).one()
+    return _take(conn, row).state if row.state == State.RUNNING and row.expired else None
 
 
 def _reaper_key(cluster_id: UUID) -> int:

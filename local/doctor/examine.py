@@ -11,13 +11,12 @@ from sqlalchemy.exc import DBAPIError
 
 from jobs.environment import unread_variables
 from local import listener
+from local.disk import max_wal_mb
 from local.doctor import disks, doorbell, fleet, machine, server
 from local.doctor.findings import Finding, Level, error, ok, warning
 from local.doctor.fleet import Fleet
 from local.doctor.target import Target
 
-MAX_WAL_MB = 4_096
-"""Of an embedded server (`local.postgres`, which is not there where psutil is not)."""
 DECISIVE = ("migrations", "privileges")
 """Checks without which the tables cannot be looked at."""
 
@@ -87,7 +86,7 @@ def _database(target: Target) -> Engine | Finding | None:
 
 def _server(database: Engine, target: Target, now: Callable[[], float]) -> list[Finding]:
     embedded, lease_seconds = target.database_embedded, target.settings.lease_seconds
-    wal_mb = MAX_WAL_MB if embedded else None
+    wal_mb = max_wal_mb(target.data_dir) if embedded else None
     found = [
         *_tried("database", lambda: server.reachable(database)),
         *_tried("pooler", lambda: server.pooler(database)),
@@ -125,7 +124,7 @@ def _machine(target: Target, seen: Fleet) -> Iterator[Finding]:
         target.data_dir if local else None,
         target.data_dir / "postgres" if local and target.database_embedded else None,
         largest=seen.largest_checkpoint_bytes,
-        wal=MAX_WAL_MB * 1_000_000,
+        wal=max_wal_mb(target.data_dir) * 1_000_000,
     )
     yield from (disks.disk(place) for place in places)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import Engine, func, insert, select, text, update
 
-from jobs import garbage
-from jobs.blobs import insert_blob, read_range
+from jobs import blobs, garbage
+from jobs.blobs import clear_partitions, insert_blob, read_range
 from jobs.errors import Fenced
 from jobs.garbage import CHUNKS_AT_ONCE, GRACE_SECONDS, Collected, Garbage, collect, survey
 from jobs.lifecycle.checkpoints import CheckpointRef
@@ -117,6 +118,67 @@ def test_unnamed_blobs_go_with_chunks_of_any_number(engine: Engine, project_id: 
     assert stored(engine) == (set(), set())
 
 
+def partition_bytes(engine: Engine, number: int = 0) -> int:
+    with engine.connect() as conn:
+        size = text(f"SELECT pg_total_relation_size('blob_chunk_{number:08d}')")
+        return int(conn.execute(size).scalar_one())
+
+
+def noise(engine: Engine, project_id: int, *, chunks: int = 4) -> int:
+    """An unnamed blob of `chunks` megabytes."""
+    blob_id = unnamed(engine, project_id, chunks=chunks)
+    with engine.begin() as conn:
+        conn.execute(update(blob).where(blob.c.id == blob_id).values(size=chunks * 1_000_000))
+        conn.execute(update(blob_chunk).where(blob_chunk.c.blob_id == blob_id).values(data=os.urandom(1_000_000)))
+    return blob_id
+
+
+def test_a_partition_of_which_nothing_stays_gives_its_space_back_at_once(engine: Engine, project_id: int) -> None:
+    """Without a vacuum."""
+    for _ in range(3):
+        noise(engine, project_id)
+    assert partition_bytes(engine) > 12_000_000
+    assert collect(engine) == Collected(3, 12_000_000)
+    assert partition_bytes(engine) < 100_000
+    assert stored(engine) == (set(), set())
+
+
+def test_with_little_room_the_rest_of_a_partition_is_written_anew(
+    engine: Engine, project_id: int, lease: Lease
+) -> None:
+    """If that fits; what stays is whole, an upload under way goes on, and what is named is not touched."""
+    kept = whole_checkpoint(engine, lease, 5)
+    for _ in range(3):
+        noise(engine, project_id)
+    under_way = begin(engine, lease)
+    before = partition_bytes(engine)
+    assert clear_partitions(engine, [*condemned(engine)], room=1_000_000) == 0
+    assert partition_bytes(engine) == before
+    assert collect(engine, room=10_000_000) == Collected(3, 12_000_000)
+    assert partition_bytes(engine) < 3_000_000
+    assert b"".join(read_range(engine, kept.state_blob_id)) == b"x" * 1_000_000 + b"y"
+    with engine.begin() as conn:
+        put_chunk(conn, lease, blob_id=under_way.state_blob_id, seq=1, data=b"y")
+        complete_checkpoint(conn, lease, checkpoint_id=under_way.id, model_sha256=b"m" * 32, state_sha256=b"s" * 32)
+
+
+def condemned(engine: Engine) -> set[int]:
+    with engine.begin() as conn:
+        conn.execute(update(blob).where(blob.c.size == 4_000_000).values(state="deleting"))
+        return set(conn.execute(select(blob.c.id).where(blob.c.state == "deleting")).scalars())
+
+
+def test_a_partition_in_use_is_emptied_row_by_row(
+    engine: Engine, project_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs, "LOCK_TIMEOUT_SECONDS", 0.1)
+    noise(engine, project_id)
+    with engine.connect() as reader:
+        reader.execute(text("SELECT count(*) FROM blob_chunk"))
+        assert collect(engine, room=10_000_000) == Collected(1, 4_000_000)
+    assert stored(engine) == (set(), set())
+
+
 def test_what_is_marked_but_still_named_is_not_removed(engine: Engine, lease: Lease) -> None:
     ref = whole_checkpoint(engine, lease, 5)
     with engine.begin() as conn:
@@ -131,7 +193,7 @@ def test_a_call_that_broke_off_anywhere_is_finished_by_the_next(
     class Killed(Exception):
         pass
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise Killed
 
     begin(engine, lease)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, select, update
 
-from jobs.errors import NotFound, StateConflict
+from jobs.errors import Fenced, NotFound, StateConflict
 from jobs.lifecycle.cancel import request_cancel
 from jobs.lifecycle.claim import claim
 from jobs.lifecycle.lease import Lease
@@ -22,6 +22,7 @@ from tests.jobs.scenario import (
     attempts,
     events,
     everything,
+    expire,
     job_row,
     start,
     until,
@@ -74,6 +75,21 @@ def test_a_running_job_is_asked_through_its_heartbeat(engine: Engine, project_id
     with engine.connect() as conn:
         moved = select(job_event.c.from_state, job_event.c.to_state).where(job_event.c.kind == "cancel-requested")
         assert conn.execute(moved).one() == (None, None)
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_a_worker_that_lost_its_lease_is_not_asked(engine: Engine, project_id: int, *, asked_before: bool) -> None:
+    """There may be no worker left to see to it."""
+    job_id = add_job(engine, project_id)
+    lease = start(engine).lease
+    if asked_before:
+        assert cancel(engine, project_id, job_id) == "cancelling"
+    expire(engine, job_id)
+    assert cancel(engine, project_id, job_id) == "cancelled"
+    assert attempts(engine, job_id)[0].outcome == "lost"
+    assert events(engine, job_id) == ["submitted", "started", "cancel-requested", "cancelled"]
+    with pytest.raises(Fenced), engine.begin() as conn:
+        heartbeat(conn, lease, lease_seconds=60)
 
 
 @pytest.mark.parametrize("running", [False, True])
