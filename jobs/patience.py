@@ -7,11 +7,11 @@ keeps none of them, and its kernel still acknowledges packets: that is bounded h
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from psycopg import Connection, OperationalError
-from psycopg.errors import _WaitTimeout
 from sqlalchemy import Engine, event
 
 GRACE_SECONDS = 1.0
@@ -31,11 +31,14 @@ def bound(engine: Engine, seconds: float) -> None:
         def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
             if timeout is not None:
                 return super().wait(gen, interval, timeout)
+            limit, began = seconds + GRACE_SECONDS, time.monotonic()
             try:
-                return super().wait(gen, interval, seconds + GRACE_SECONDS)
-            except _WaitTimeout:
+                return super().wait(gen, interval, limit)
+            except OperationalError:  # psycopg has no public name for the one that means "too late"
+                if time.monotonic() - began < limit:
+                    raise
                 self.pgconn.finish()
-                raise OperationalError(f"the server did not answer within {seconds + GRACE_SECONDS:g} s") from None
+                raise OperationalError(f"the server did not answer within {limit:g} s") from None
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: Any, _record: Any, arguments: list[Any], options: Mapping[str, Any]) -> Connection[Any]:
