@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import Connection, Double, func, select
+from sqlalchemy import ColumnElement, Connection, Double, func, select
 
 from jobs.lifecycle.lease import after, clock
 from jobs.queries.workers import WorkerRow, WorkerState
@@ -38,6 +38,19 @@ class Waiting:
     oldest_seconds: float
 
 
+@dataclass(frozen=True)
+class TooLarge:
+    """Jobs that are due in one queue for one device, and need more memory than any live worker there has."""
+
+    queue: str
+    device: str
+    n_jobs: int
+    needed_bytes: int
+    """By the one that needs the most."""
+    largest_bytes: int
+    """Of a worker."""
+
+
 def overdue(conn: Connection) -> list[Overdue]:
     """Running jobs whose lease ran out and that nobody took."""
     late = func.extract("epoch", clock() - job.c.lease_until).cast(Double)
@@ -48,15 +61,35 @@ def overdue(conn: Connection) -> list[Overdue]:
 def unserved(conn: Connection, workers: Collection[WorkerRow]) -> list[Waiting]:
     """What waits for a worker that none of the live ones among `workers` is."""
     oldest = func.extract("epoch", clock() - func.min(job.c.created_at)).cast(Double)
-    due = (job.c.state == State.QUEUED) & (job.c.not_before <= clock())
-    query = select(job.c.queue, job.c.device, func.count(), oldest).where(due).group_by(job.c.queue, job.c.device)
+    query = select(job.c.queue, job.c.device, func.count(), oldest).where(_due()).group_by(job.c.queue, job.c.device)
     waiting = [Waiting(*row) for row in conn.execute(query.order_by(job.c.queue, job.c.device))]
-    live = [worker for worker in workers if worker.state is WorkerState.LIVE]
-    return [each for each in waiting if not any(_serves(worker, each) for worker in live)]
+    return [each for each in waiting if not _serving(workers, each.queue, each.device)]
 
 
-def _serves(worker: WorkerRow, waiting: Waiting) -> bool:
-    return waiting.queue in worker.queues and waiting.device in (Device.AUTO, worker.device)
+def too_large(conn: Connection, workers: Collection[WorkerRow]) -> list[TooLarge]:
+    """What waits for a worker with more memory than the live ones among `workers` have."""
+    found = []
+    needs = select(job.c.queue, job.c.device, func.max(job.c.memory_bytes)).where(_due(), job.c.memory_bytes > 0)
+    for queue, device, needed in conn.execute(
+        needs.group_by(job.c.queue, job.c.device).order_by(job.c.queue, job.c.device)
+    ).all():
+        sizes = [worker.memory_bytes for worker in _serving(workers, queue, device)]
+        known = [size for size in sizes if size is not None]
+        if known and len(known) == len(sizes) and needed > max(known):
+            here = (job.c.queue == queue) & (job.c.device == device) & (job.c.memory_bytes > max(known))
+            n_jobs = conn.execute(select(func.count()).select_from(job).where(_due(), here)).scalar_one()
+            found.append(TooLarge(queue, device, n_jobs, needed, max(known)))
+    return found
+
+
+def _due() -> ColumnElement[bool]:
+    return (job.c.state == State.QUEUED) & (job.c.not_before <= clock())
+
+
+def _serving(workers: Collection[WorkerRow], queue: str, device: str) -> list[WorkerRow]:
+    """The live ones that would take jobs of this queue for this device."""
+    live = (worker for worker in workers if worker.state is WorkerState.LIVE)
+    return [worker for worker in live if queue in worker.queues and device in (Device.AUTO, worker.device)]
 
 
 def largest_checkpoint_bytes(conn: Connection) -> int:

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
+from jobs.catalog.memory import gigabytes
 from jobs.garbage import Garbage, survey
 from jobs.queries import WorkerRow, WorkerState, list_workers
-from jobs.queries.trouble import Overdue, Waiting, largest_checkpoint_bytes, overdue, unserved
+from jobs.queries.trouble import (
+    Overdue,
+    TooLarge,
+    Waiting,
+    largest_checkpoint_bytes,
+    overdue,
+    too_large,
+    unserved,
+)
 from local.doctor.findings import Finding, bytes_text, error, ok, some, warning
 from local.doctor.server import looking
 
@@ -23,6 +32,7 @@ class Fleet:
     workers: tuple[WorkerRow, ...] = ()
     overdue: tuple[Overdue, ...] = ()
     unserved: tuple[Waiting, ...] = ()
+    too_large: tuple[TooLarge, ...] = ()
     garbage: Garbage = NO_GARBAGE
     largest_checkpoint_bytes: int = 0
 
@@ -39,6 +49,7 @@ def look(database: Engine) -> Fleet:
             workers=tuple(workers),
             overdue=tuple(overdue(conn)),
             unserved=tuple(unserved(conn, workers)),
+            too_large=tuple(too_large(conn, workers)),
             garbage=survey(conn),
             largest_checkpoint_bytes=largest_checkpoint_bytes(conn),
         )
@@ -46,7 +57,7 @@ def look(database: Engine) -> Fleet:
 
 def judge(fleet: Fleet) -> Iterator[Finding]:
     yield from _workers(fleet)
-    yield from _jobs(fleet.overdue, fleet.unserved)
+    yield from _jobs(fleet.overdue, fleet.unserved, fleet.too_large)
     yield _garbage(fleet.garbage)
 
 
@@ -67,7 +78,7 @@ def _workers(fleet: Fleet) -> Iterator[Finding]:
             yield warning("workers", what, fix)
 
 
-def _jobs(late: Sequence[Overdue], waiting: Sequence[Waiting]) -> Iterator[Finding]:
+def _jobs(late: Sequence[Overdue], waiting: Sequence[Waiting], large: Sequence[TooLarge]) -> Iterator[Finding]:
     if late:
         names = some([str(each.id) for each in late])
         what = f"{len(late)} running without a lease for up to {late[0].seconds:,.0f} s, and nobody takes over: {names}"
@@ -79,7 +90,13 @@ def _jobs(late: Sequence[Overdue], waiting: Sequence[Waiting]) -> Iterator[Findi
         )
         device = " --device cuda" if each.device == "cuda" else ""
         yield warning("jobs", what, f"start one: traind worker --queues {each.queue}{device}; or cancel the jobs")
-    if not late and not waiting:
+    for big in large:
+        what = (
+            f"{big.n_jobs} waiting in queue {big.queue!r} that need up to {gigabytes(big.needed_bytes)} of memory; the"
+            f" largest live worker there has {gigabytes(big.largest_bytes)}"
+        )
+        yield warning("jobs", what, "start a worker with more memory, or give one a larger TRAIND_WORKER_MEMORY_BYTES")
+    if not late and not waiting and not large:
         yield ok("jobs", "none is stuck")
 
 

@@ -42,14 +42,18 @@ def test_it_is_as_its_schema_says(project: Project) -> None:
     answers = document["paths"]["/v1/jobs"]["post"]["responses"]
     (reference,) = (answers["200"]["content"]["application/json"]["schema"],)
     schema = reference | {"components": document["components"]}
-    jsonschema_rs.validator_for(schema).validate(project.http.post(TRY, json=project.spec()).json())
+    found = project.http.post(TRY, json=project.spec()).json()
+    jsonschema_rs.validator_for(schema).validate(found)
+    assert set(found) == {"spec", "resolved", "waiting_for"}
 
 
 def test_it_says_what_the_job_would_wait_for(project: Project) -> None:
     with project.engine.begin() as conn:
         known: dict[str, Any] = {"name": "w", "versions": {}, "memory_bytes": 2**20, "queues": [project.queue]}
         register_worker(conn, worker_id=uuid4(), device="cpu", **known)
-    found = project.http.post(TRY, json=project.spec()).json()["waiting_for"]
+    answer = project.http.post(TRY, json=project.spec())
+    found = answer.json()["waiting_for"]
+    assert answer.status_code == 200
     assert (found["reason"], found["until"]) == ("memory", None)
     assert found["message"].endswith("the largest worker that could take it has 0.00 GB")
 

@@ -90,6 +90,26 @@ def test_jobs_that_no_live_worker_serves(engine: Engine, project_id: int, job: d
     assert bad(judged(engine)) == ([("jobs", Level.WARNING)] if stuck else [])
 
 
+@pytest.mark.parametrize(("sizes", "stuck"), [((10**9, 2 * 10**9), 2), ((10**9, 4 * 10**9), 1), ((10**9, None), 0)])
+def test_jobs_that_need_more_memory_than_any_live_worker_has(
+    engine: Engine, project_id: int, sizes: tuple[int | None, ...], stuck: int
+) -> None:
+    for size in sizes:
+        worker_id = add_worker(engine)
+        with engine.begin() as conn:
+            conn.execute(update(worker).where(worker.c.id == worker_id).values(memory_bytes=size))
+    with engine.begin() as conn:
+        for needed in (None, 10**9, 3 * 10**9, 5 * 10**9):
+            add_job(conn, project_id, memory_bytes=needed)
+    found = [each for each in judged(engine) if each.level is Level.WARNING]
+    assert len(found) == (1 if stuck else 0)
+    if stuck:
+        expected = (
+            f"{stuck} waiting in queue 'default' that need up to 5.00 GB of memory; the largest live worker there"
+        )
+        assert found[0].what == f"{expected} has {max(size or 0 for size in sizes) / 1e9:.2f} GB"
+
+
 def test_a_silent_worker_serves_nothing(engine: Engine, project_id: int) -> None:
     silence(engine, add_worker(engine))
     with engine.begin() as conn:
