@@ -83,7 +83,7 @@ main()
     [
         ("traind.cli.app", ("--version",)),
         ("typer", ("--version",)),
-        ("local.commands", ("--help",)),
+        ("local.commands", ("doctor",)),
         ("traind.client", ("ls",)),
         ("traind.spec", ("submit", *SPEC)),
         ("local.supervisor", ("up",)),

@@ -10,7 +10,7 @@ import pytest
 from tests.traind.commands import Here
 from tests.traind.scripted import answer, scripted
 from traind.cli.errors import Refused
-from traind.cli.jobs import _labels
+from traind.cli.selection import labels
 from traind.client import Client
 from traind.errors import ApiError
 
@@ -56,5 +56,5 @@ def test_one_metric_key_may_be_given_as_it_is(keys: Any, sent: list[str]) -> Non
 
 def test_a_label_cannot_have_two_values() -> None:
     with pytest.raises(Refused, match="cannot be both b and c"):
-        _labels(["a=b", "a=c"])
-    assert _labels(["a", "a=b", "a=b"]) == {"a": "b"}
+        labels(["a=b", "a=c"])
+    assert labels(["a", "a=b", "a=b"]) == {"a": "b"}
