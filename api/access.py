@@ -22,7 +22,13 @@ log = structlog.get_logger("api")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 NOT_MODIFIED = 304
+TOLD = "told"
 QUIET = frozenset({"/livez", "/readyz"})
+
+
+def tell(request: Request, **fields: object) -> None:
+    """Add fields to the request's line in the log, such as who asked and which job was made."""
+    request.scope["state"].setdefault(TOLD, {}).update(fields)
 
 
 class Access:
@@ -63,4 +69,5 @@ class Access:
                 quiet = scope["path"] in QUIET or status == NOT_MODIFIED
                 ms = round((time.perf_counter() - started) * 1000, 1)
                 entry = {"method": scope["method"], "path": scope["path"], "status": status, "bytes": n_bytes, "ms": ms}
+                entry |= scope["state"].get(TOLD, {})
                 log.log(logging.DEBUG if quiet and status < 400 else logging.INFO, "request", **entry)

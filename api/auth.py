@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from api.access import tell
 from api.errors import InsufficientScope, InvalidKey, Unauthenticated
 from api.service import Service, ServiceDep
 from jobs.keys import Principal, authenticate
@@ -25,16 +26,17 @@ bearer = HTTPBearer(
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-def require(scope: str) -> Callable[[ServiceDep, Credentials], Awaitable[Principal]]:
+def require(scope: str) -> Callable[[Request, ServiceDep, Credentials], Awaitable[Principal]]:
     """A dependency that gives the Principal. Raises Unauthenticated, InvalidKey or InsufficientScope."""
 
-    async def dependency(service: ServiceDep, credentials: Credentials) -> Principal:
+    async def dependency(request: Request, service: ServiceDep, credentials: Credentials) -> Principal:
         if credentials is None:
             raise Unauthenticated
         key = credentials.credentials
         principal = service.keys.get(key)
         if principal is None:
             principal = await run_in_threadpool(_verify, service, key)
+        tell(request, key_id=principal.key_id)
         if not principal.may(scope):
             raise InsufficientScope(scope)
         return principal

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from api.schemas import Answer, Failure, Moment
+from api.schemas import Answer, Creator, Failure, Moment
 from jobs.queries import ShownState
 
 
@@ -122,6 +122,8 @@ class Check(Answer):
     result: Annotated[VerifyResult | AuditResult, Field(discriminator="kind")] | None
     """Null until the check has succeeded, whatever it found."""
     error: Failure | None
+    created_by: Creator | None
+    """The API key that asked for it; null if a release before did not say."""
     created_at: Moment
     started_at: Moment | None
     finished_at: Moment | None

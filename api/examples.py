@@ -62,6 +62,7 @@ _SUMMARY: Json = {
     "best": {"val/accuracy": {"value": 0.969, "step": 414}, "val/loss": {"value": 0.109, "step": 414}},
     "nonfinite": {},
 }
+_CREATOR: Json = {"key_id": 3, "name": "me"}
 _JOB: Json = {
     "id": JOB_ID,
     "name": SPEC["name"],
@@ -105,6 +106,7 @@ _JOB: Json = {
     },
     "metrics": _SUMMARY,
     "error": None,
+    "created_by": _CREATOR,
     "created_at": AT[0],
     "started_at": AT[1],
     "finished_at": None,
@@ -207,6 +209,7 @@ _CHECK: Json = {
         "rest": [],
     },
     "error": None,
+    "created_by": _CREATOR,
     "created_at": AT[5],
     "started_at": AT[6],
     "finished_at": AT[7],

@@ -29,6 +29,8 @@ project: what other projects have does not exist for it.
 - **Poll cheaply.** A job's `ETag` is its version; `If-None-Match` answers 304 if nothing changed, and such a
   poll leaves no line in the service's log.
 - **Times** are UTC (RFC 3339 with `Z`), whatever time zone the service or its database has. The CLI shows local ones.
+- **Who.** `created_by` of a job or a check is the id and the name of the API key that asked for it; an event that a
+  request made has the id as `data.key_id`, and so has the request's line in the service's log.
 - **Curves.** `metrics` answers at most `max_points` buckets per key, each with first, last, min, max, mean, count and
   nan_count. Numbers that are not finite travel as `null`, and `nonfinite` says which. `attempts=all` also shows
   what a later attempt trained again.

@@ -91,6 +91,13 @@ class JobLinks(Answer):
     audit: str
 
 
+class Creator(Answer):
+    """The API key that asked for something. The name is the one it had then."""
+
+    key_id: int
+    name: str
+
+
 class Job(Answer):
     """A job: what was asked for, what the service made of it, and how far it is."""
 
@@ -119,6 +126,8 @@ class Job(Answer):
     progress: Progress
     metrics: Summary
     error: Failure | None
+    created_by: Creator | None
+    """The API key that submitted it; null if a release before did not say."""
     created_at: Moment
     started_at: Moment | None
     finished_at: Moment | None

@@ -5,16 +5,21 @@ Made by `api.app.create_app`, handed to endpoints by `ServiceDep`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Annotated
 from uuid import UUID
 
 import structlog
 from fastapi import Depends, Request
+from sqlalchemy import Connection
 
 from api.key_cache import KeyCache
 from jobs.database import API_POOL_SIZE, cluster_id, make_patient_engine
 from jobs.doorbell import Doorbell
+from jobs.keys import Principal
+from jobs.lifecycle.caller import sign
 from jobs.notify import notify_request
 from jobs.settings import Settings
 from jobs.storage import Storage
@@ -52,6 +57,13 @@ class Service:
     @cached_property
     def doorbell(self) -> Doorbell:
         return Doorbell(self.redis_url, self.cluster_id)
+
+    @contextmanager
+    def transaction(self, caller: Principal) -> Iterator[Connection]:
+        """A transaction that writes in the caller's name: what it makes and its events say so."""
+        with self.engine.begin() as connection:
+            sign(connection, caller)
+            yield connection
 
     def ring(self, queue: str) -> None:
         """Wake a worker of the queue. After commit, so it never raises; idle workers look by themselves."""

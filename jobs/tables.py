@@ -172,6 +172,7 @@ job = Table(
     Column("kind", Text, nullable=False, server_default=text("'train'")),
     Column("resume_differences", JSONB, nullable=False, server_default=text("'[]'")),
     Column("memory_bytes", BigInteger),
+    _json("created_by", nullable=True),
     UniqueConstraint("project_id", "idempotency_key"),
     CheckConstraint(_one_of("kind", list(Kind)), name="kind"),
     CheckConstraint(_one_of("state", list(State)), name="state"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.access import tell
 from api.auth import Reader, Writer
 from api.body import no_body, no_input
 from api.check_schemas import Check, CheckList
@@ -62,14 +63,16 @@ class CheckFilter(BaseModel):
     dependencies=[Depends(no_input)],
 )
 def verify_checkpoint(
+    request: Request,
     caller: Writer,
     service: ServiceDep,
+    *,
     checkpoint_id: CheckpointId,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> Check:
     """From the nearest checkpoint before it that is kept, or from the job's start; with its threads and device."""
-    with service.engine.begin() as connection:
+    with service.transaction(caller) as connection:
         submitted = request_verify(
             connection,
             project_id=caller.project_id,
@@ -78,6 +81,7 @@ def verify_checkpoint(
         )
         check = queries.get_check(connection, caller.project_id, submitted.job_id)
         answer = check_view(check)  # before the commit: after it nothing may fail
+    tell(request, check_id=str(check.id), created=submitted.created)
     _accepted(service, response, check, created=submitted.created)
     return answer
 
@@ -92,16 +96,17 @@ def verify_checkpoint(
     dependencies=[Depends(no_body)],
 )
 def audit_job(
+    request: Request,
     caller: Writer,
     service: ServiceDep,
+    *,
     job_id: UUID,
     response: Response,
-    *,
     query: Annotated[AuditQuery, Query()],
     idempotency_key: IdempotencyKey = None,
 ) -> Check:
     """Its first steps twice, by optim_core and by torch.optim; the job itself need not have run."""
-    with service.engine.begin() as connection:
+    with service.transaction(caller) as connection:
         total = queries.get_job(connection, caller.project_id, job_id).total_steps
         if query.steps is not None and query.steps > total:
             raise InvalidParameter.named("steps", f"the job has only {total:,} steps")
@@ -114,6 +119,7 @@ def audit_job(
         )
         check = queries.get_check(connection, caller.project_id, submitted.job_id)
         answer = check_view(check)  # before the commit: after it nothing may fail
+    tell(request, check_id=str(check.id), created=submitted.created)
     _accepted(service, response, check, created=submitted.created)
     return answer
 
@@ -143,7 +149,7 @@ def get_check(
 )
 def cancel_check(caller: Writer, service: ServiceDep, check_id: UUID, response: Response) -> Check:
     """As for a job: at once where it waits, `cancelling` for a moment where it runs. May be repeated."""
-    with service.engine.begin() as connection:
+    with service.transaction(caller) as connection:
         state = request_cancel_of_check(connection, project_id=caller.project_id, job_id=check_id)
         answer = check_view(queries.get_check(connection, caller.project_id, check_id))  # before the commit, too
     if state == "cancelling":

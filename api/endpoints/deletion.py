@@ -33,7 +33,7 @@ _collecting = threading.Lock()
 )
 def delete_job_(caller: Writer, service: ServiceDep, job_id: UUID, later: BackgroundTasks) -> None:
     """All that it owns goes with it: checkpoints, metrics, events, checks. Its Idempotency-Key is free again."""
-    with service.engine.begin() as connection:
+    with service.transaction(caller) as connection:
         delete_job(connection, project_id=caller.project_id, job_id=job_id)
     later.add_task(_collect, service)
 
@@ -54,7 +54,7 @@ def delete_checkpoint_(
     later: BackgroundTasks,
 ) -> None:
     """Refused while its job goes on from it, or while a check needs it."""
-    with service.engine.begin() as connection:
+    with service.transaction(caller) as connection:
         delete_checkpoint(connection, project_id=caller.project_id, checkpoint_id=checkpoint_id)
     later.add_task(_collect, service)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from api.access import tell
 from api.auth import Reader, Writer
 from api.body import JsonBody, parse
 from api.conditional import IfNoneMatch, not_modified
@@ -70,12 +71,13 @@ class EventFilter(BaseModel):
     ),
 )
 def submit_job(
+    request: Request,
     caller: Writer,
     service: ServiceDep,
+    *,
     body: JsonBody,
     response: Response,
     idempotency_key: IdempotencyKey = None,
-    *,
     dry_run: Annotated[
         bool, Query(description="Judge the spec and make no job; no Idempotency-Key is used up.")
     ] = False,
@@ -88,7 +90,7 @@ def submit_job(
         with service.engine.begin() as connection:
             waits = queries.would_wait_for(connection, spec, resolved)
         return JSONResponse(dry_run_view(spec, resolved, waits).model_dump(mode="json"))
-    with service.engine.begin() as connection:
+    with service.transaction(caller) as connection:
         submitted = submit(
             connection, project_id=caller.project_id, spec=spec, resolved=resolved, idempotency_key=idempotency_key
         )
@@ -96,6 +98,7 @@ def submit_job(
         answer = job_view(job)  # before the commit: after it nothing may fail
     if submitted.created:
         service.ring(job.queue)
+    tell(request, job_id=str(job.id), created=submitted.created)
     response.headers["Location"] = job_path(job.id)
     if not submitted.created:
         response.headers["Idempotent-Replayed"] = "true"

@@ -17,6 +17,7 @@ from api.schemas import Job
 from api.service import Service, ServiceDep
 from api.views import job_view
 from jobs import queries
+from jobs.keys import Principal
 from jobs.lifecycle.cancel import request_cancel
 from jobs.lifecycle.pause import request_pause, resume
 from jobs.lifecycle.retry import Start, retry
@@ -51,7 +52,7 @@ class RetryQuery(BaseModel):
 )
 def cancel_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Response) -> Job:
     """A job that waits is cancelled at once; one that runs is `cancelling` for a moment."""
-    return _ask(service, response, caller.project_id, job_id, request_cancel)
+    return _ask(service, response, caller, job_id, request_cancel)
 
 
 @router.post(
@@ -63,7 +64,7 @@ def cancel_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Resp
 )
 def pause_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Response) -> Job:
     """A job that waits is paused at once; one that runs is `pausing` until its checkpoint is complete."""
-    return _ask(service, response, caller.project_id, job_id, request_pause)
+    return _ask(service, response, caller, job_id, request_pause)
 
 
 @router.post(
@@ -75,7 +76,7 @@ def pause_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Respo
 )
 def resume_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Response) -> Job:
     """A paused job waits for a worker again; of one that is `pausing` the request is taken back."""
-    return _ask(service, response, caller.project_id, job_id, resume)
+    return _ask(service, response, caller, job_id, resume)
 
 
 @router.post(
@@ -89,14 +90,14 @@ def retry_job(
     caller: Writer, service: ServiceDep, job_id: UUID, response: Response, query: Annotated[RetryQuery, Query()]
 ) -> Job:
     """Its crashes are forgotten. From the start, nothing of its earlier attempts shows in its metrics any more."""
-    return _ask(service, response, caller.project_id, job_id, partial(retry, start=query.start))
+    return _ask(service, response, caller, job_id, partial(retry, start=query.start))
 
 
-def _ask(service: Service, response: Response, project_id: int, job_id: UUID, verb: Callable[..., ShownState]) -> Job:
+def _ask(service: Service, response: Response, caller: Principal, job_id: UUID, verb: Callable[..., ShownState]) -> Job:
     """The job after the verb. Whoever has to act on it is told after the commit."""
-    with service.engine.begin() as connection:
-        state = verb(connection, project_id=project_id, job_id=job_id)
-        job = queries.get_job(connection, project_id, job_id)
+    with service.transaction(caller) as connection:
+        state = verb(connection, project_id=caller.project_id, job_id=job_id)
+        job = queries.get_job(connection, caller.project_id, job_id)
         answer = job_view(job)  # before the commit: after it nothing may fail
     if state is ShownState.QUEUED:
         service.ring(job.queue)

@@ -1,6 +1,7 @@
 """Every write to a job, and nothing else.
 
     transitions   the only place where `job.state` is assigned; each move writes its event
+    caller        in whose name a request writes
     lease         what a worker holds, and the fence that each of its writes carries
     submit        a new job                           (api)
     asked         what the next three have in common

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, insert, update
 from sqlalchemy.dialects import postgresql
 
 from jobs.documents import pack
+from jobs.lifecycle.caller import created_by, signature
 from jobs.lifecycle.lease import AnyRow, clock
 from jobs.states import FINAL, Request, State, transition
 from jobs.tables import job, job_event
@@ -24,7 +25,7 @@ _HELD = ("lease_token", "lease_until", "worker_id", "backend_pid", "lockless_sin
 def enter(conn: Connection, job_id: UUID, **values: Any) -> bool:
     """Insert a new job and its event; False, and nothing written, where its idempotency key is taken."""
     first = transition(None, State.QUEUED)
-    row = postgresql.insert(job).values(id=job_id, state=first.target, **values)
+    row = postgresql.insert(job).values(id=job_id, state=first.target, created_by=created_by(conn), **values)
     unique = row.on_conflict_do_nothing(index_elements=["project_id", "idempotency_key"])
     if conn.execute(unique.returning(job.c.id)).one_or_none() is None:
         return False
@@ -66,4 +67,4 @@ def _write_event(
     to_state: State | None = None,
 ) -> None:
     row = {"job_id": job_id, "attempt": attempt, "kind": kind, "from_state": from_state, "to_state": to_state}
-    conn.execute(insert(job_event).values(**row, data=pack(data)))
+    conn.execute(insert(job_event).values(**row, data=pack(data | signature(conn))))

@@ -39,6 +39,7 @@ class CheckRow:
     result: dict[str, Any] | None
     """None until it has succeeded."""
     error: dict[str, Any] | None
+    created_by: dict[str, Any] | None
     version: int
     created_at: datetime
     started_at: datetime | None

@@ -52,6 +52,8 @@ class JobRow:
     """What its trainer is expected to need on a CPU, if that is known."""
     not_before: datetime
     """While queued: no worker takes it before."""
+    created_by: dict[str, Any] | None
+    """The key that submitted it, by id and name; None if that is not known."""
     version: int
     created_at: datetime
     started_at: datetime | None

@@ -255,6 +255,8 @@ def test_get_shows_the_whole_spec(here: Here, env: dict[str, str], finished: Job
     document = json.loads(here("get", finished.id, "-o", "json", env=env).stdout)
     assert document == finished.document()
     shown = here("get", finished.id, env=env).stdout
+    assert finished.created_by is not None
+    assert f"{finished.created_by.name} (key {finished.created_by.key_id})" in shown
     assert "best val/accuracy" in shown
     assert "amsgrad=false" in shown
 

@@ -75,6 +75,8 @@ def _details(job: Job) -> Iterator[tuple[str, object]]:
     yield from ((f"last {key}", last_value(document, key)) for key in sorted(job.metrics.last))
     for key, best in sorted(job.metrics.best.items()):
         yield f"best {key}", f"{number(best.value)} at step {best.step}"
+    if job.created_by is not None:
+        yield "created by", f"{job.created_by.name} (key {job.created_by.key_id})"
     for name in ("created_at", "started_at", "finished_at"):
         yield name.removesuffix("_at"), when(getattr(job, name))
     yield from made_of(job.spec, job.resolved)

@@ -71,6 +71,13 @@ class WaitingFor(Answer):
     until: AwareDatetime | None = None
 
 
+class Creator(Answer):
+    """The API key that asked for something, by its id and the name that it had then."""
+
+    key_id: int
+    name: str = ""
+
+
 class Job(Answer):
     """A job: its spec, its state, how far it is. `state` is `cancelling` or `pausing` while that is asked for."""
 
@@ -96,6 +103,7 @@ class Job(Answer):
     progress: Progress = Progress()
     metrics: Summary = Summary()
     error: JobError | None = None
+    created_by: Creator | None = None
     created_at: AwareDatetime
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
@@ -237,6 +245,7 @@ class Check(Answer):
     steps_total: int
     result: Annotated[VerifyResult | AuditResult, Field(discriminator="kind")] | None = None
     error: JobError | None = None
+    created_by: Creator | None = None
     created_at: AwareDatetime
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
