@@ -68,6 +68,7 @@ bench: $(READY) ## the benchmarks (quiet machine!)
 	$(BIN)/python -m bench.optim
 	$(BIN)/python -m bench.recovery
 	$(BIN)/python -m bench.threads
+	$(BIN)/python -m bench.claims
 
 clean: ## remove .venv and everything built
 	rm -rf .venv build dist *.egg-info optim_core/_kernel*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -230,7 +230,7 @@ def test_ls_as_a_table_is_one_line_a_job_however_narrow(here: Here, env: dict[st
 
 
 def test_a_job_is_found_by_the_end_or_the_start_of_its_id(here: Here, env: dict[str, str], finished: Job) -> None:
-    for text in (finished.id[-8:], finished.id[-13:].upper(), finished.id[:23], finished.id.replace("-", "")):
+    for text in (finished.id[-8:], finished.id[-12:].upper(), finished.id[:23], finished.id.replace("-", "")):
         shown = here("get", text, env=env)
         assert shown.returncode == 0
         assert finished.id in shown.stdout

@@ -26,6 +26,7 @@ HOMES = {
     "submit": ("submit",),
     "watch": ("watch",),
     "listing": ("ls",),
+    "compare": ("compare",),
     "jobs": ("get", "events"),
     "verbs": ("cancel", "pause", "resume", "retry"),
     "removal": ("rm",),
@@ -43,6 +44,8 @@ class Group(TyperGroup):
     traceback.
     """
 
+    _listed = False
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in self.commands:
             home = next((module for module, names in HOMES.items() if cmd_name in names), None)
@@ -54,6 +57,9 @@ class Group(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names, for help and for what a typing error may have meant: commands with nothing but their help."""
+        if self._listed:
+            return super().list_commands(ctx)
+        self._listed = True
         for register in (*map(_register, HOMES), *_installed()):
             app = typer.Typer()
             register(app)
@@ -64,6 +70,10 @@ class Group(TyperGroup):
             for group in app.registered_groups:
                 self.commands[str(group.name)] = TyperCommand(name=str(group.name), help=solve_typer_info_help(group))
         return super().list_commands(ctx)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.list_commands(ctx)  # all is loaded before the first line is printed
+        super().format_help(ctx, formatter)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if self.get_command(ctx, args[0]) is None:

@@ -9,6 +9,7 @@ from traind.cli import output
 from traind.cli.differences import ALWAYS, differing, settings, titles
 from traind.cli.output import number, when
 from traind.cli.table import Ident
+from traind.errors import ApiError
 
 MAIN_METRICS = ("val/accuracy", "val/loss", "train/loss")
 SPARE = ("created", "saved", "dataset", "model", "name", "step")
@@ -34,6 +35,10 @@ def job_table(jobs: Sequence[Document], *, metric: str | None = None) -> None:
         spare=(*(headers.index(name) for name in SPARE), *own),
         cut=(headers.index("state"),),
     )
+
+
+def bad_answer() -> ApiError:
+    return ApiError("bad-answer", "the service's answer is not a list of jobs as this client knows them")
 
 
 def main_metric(jobs: Sequence[Document]) -> str:

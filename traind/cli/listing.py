@@ -11,10 +11,9 @@ import typer
 
 from traind.cli import output, selection
 from traind.cli.connection import DataDir, plain
-from traind.cli.job_table import Document, best_value, better_is_higher, job_table, last_number
+from traind.cli.job_table import Document, bad_answer, best_value, better_is_higher, job_table, last_number
 from traind.cli.jobs import FormatOption
 from traind.cli.output import Format
-from traind.errors import ApiError
 
 CREATED = "created"
 MOST_SORTED = 1_000
@@ -72,7 +71,7 @@ def _sorted(found: Iterator[Any], key: str, limit: int | None) -> list[Any]:
     try:
         ranked = by_metric(jobs, key)
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise _bad_answer() from None
+        raise bad_answer() from None
     if more:
         output.note(f"sorted are the newest {MOST_SORTED:,} that match; --all sorts all of them")
     if limit is not None and len(jobs) > limit:
@@ -96,8 +95,4 @@ def _show(jobs: Sequence[Any], metric: str | None) -> None:
     try:
         job_table(jobs, metric=metric)
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise _bad_answer() from None
-
-
-def _bad_answer() -> ApiError:
-    return ApiError("bad-answer", "the service's answer is not a list of jobs as this client knows them")
+        raise bad_answer() from None

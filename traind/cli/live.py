@@ -6,6 +6,7 @@ Written to stderr. Used by `traind watch`, `traind submit --watch` and the demo.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from types import TracebackType
 from typing import Self
 
@@ -54,10 +55,24 @@ class Board:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
         for i, header in enumerate(COLUMNS):
             table.add_column(header, justify="right" if i > 2 else "left", no_wrap=True)
-        for job in self._jobs.values():
+        shown = self._fitting()
+        names = Counter(job.name for job in shown)
+        for job in shown:
             name, state, *numbers = cells(job)
+            name = f"{short_id(job.id)} {name}" if job.name and names[job.name] > 1 else name
             table.add_row(name, Text(state, style=STATE_STYLES.get(job.state, "")), bar(job), *numbers)
+        if len(shown) < len(self._jobs):
+            states = Counter(job.state for job in self._jobs.values())
+            table.caption = ", ".join(f"{n:,} {state}" for state, n in states.items())
+            table.caption_justify = "left"
         return table
+
+    def _fitting(self) -> list[Job]:
+        """As many as the terminal has lines for: those that run first, those that have ended last."""
+        room = max(1, self._console.height - 3)
+        if len(self._jobs) <= room:
+            return list(self._jobs.values())
+        return sorted(self._jobs.values(), key=lambda job: (job.final, job.state == "queued"))[:room]
 
     def _line(self, job: Job) -> None:
         state, step, at = self._said.get(job.id, ("", 0, 0.0))
@@ -66,7 +81,7 @@ class Board:
             return
         self._said[job.id] = (job.state_and_reason, job.progress.step, now)
         name, shown, steps, loss, accuracy, rate, eta = cells(job)
-        parts = [name, shown, f"step {steps}"]
+        parts = [f"{short_id(job.id)} {name}" if job.name and len(self._said) > 1 else name, shown, f"step {steps}"]
         parts += [
             f"{label} {value}" for label, value in (("loss", loss), ("accuracy", accuracy), ("ETA", eta)) if value
         ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from traind.cli import output
+from traind.cli.confirmation import confirm
 from traind.cli.connection import DataDir, connect, job_id
 from traind.cli.errors import FAILED
 from traind.errors import ApiError
@@ -40,7 +40,9 @@ def rm(
     numbers = [_number(thing) for thing in things] if checkpoint else list[int]()
     with connect(data_dir) as client:
         idents: Sequence[int | str] = numbers or [job_id(client, thing) for thing in things]
-        _confirm([str(ident) for ident in idents], "checkpoint" if checkpoint else "job", yes=yes)
+        confirm(
+            "Delete", "checkpoint" if checkpoint else "job", [str(ident) for ident in idents], ", for good", yes=yes
+        )
         refused = 0
         for ident in dict.fromkeys(idents):
             try:
@@ -59,14 +61,3 @@ def _number(thing: str) -> int:
     if thing.isascii() and thing.isdigit() and len(thing) < 20 and 0 < int(thing) < 2**63:
         return int(thing)
     raise typer.BadParameter(f"{thing[:40]!r} is no id of a checkpoint; `traind checkpoints JOB` lists them")
-
-
-def _confirm(idents: list[str], what: str, *, yes: bool) -> None:
-    """Ask on a terminal; without one, `--yes` has to say it."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("there is no terminal to ask on: say --yes")
-    many = f"{len(idents)} {what}s: {', '.join(idents)}" if len(idents) > 1 else f"{what} {idents[0]}"
-    if not typer.confirm(f"Delete {many}, for good?", err=True):
-        raise typer.Exit(FAILED)

@@ -85,11 +85,11 @@ def submit(
         return
     job = _submit(draft, str(uuid.uuid4()) if idempotency_key is None else idempotency_key, data_dir)
     if watch:
-        from traind.cli.watch import watch_job
+        from traind.cli.watch import watch_jobs
 
         output.note(f"submitted {job['id']}")
         with connect(data_dir) as client:
-            raise typer.Exit(watch_job(client, job["id"], output_format))
+            raise typer.Exit(watch_jobs(client, [job["id"]], output_format))
     if output_format is output.Format.JSON:
         output.document(job)
     else:

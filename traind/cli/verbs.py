@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from traind.cli import output
+from traind.cli import output, selection
+from traind.cli.confirmation import confirm
 from traind.cli.connection import DataDir, connect, job_id
-from traind.cli.errors import FAILED
+from traind.cli.errors import FAILED, Refused
 from traind.cli.job_table import job_table
 from traind.cli.jobs import FormatOption
 from traind.cli.output import Format
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
 
 JobsArgument = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids, or their last four digits or more.")]
 CancelArgument = Annotated[
-    list[str],
-    typer.Argument(metavar="JOB|CHECK...", help="Ids of jobs, or their last four digits or more; whole ids of checks."),
+    list[str] | None,
+    typer.Argument(
+        metavar="[JOB|CHECK]...", help="Ids of jobs, or their last four digits or more; whole ids of checks."
+    ),
 ]
+NOT_ENDED = ("queued", "running", "pausing", "paused")
 OF_ONE = ("not-found", "state-conflict", "no-answer")
 """Codes of errors that concern the one job that was asked."""
 
@@ -39,9 +43,30 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def cancel(jobs: CancelArgument, *, output_format: FormatOption = Format.TABLE, data_dir: DataDir = None) -> None:
-    """Cancel jobs or checks. A running one shows `cancelling` until its worker has stopped it."""
-    _ask(jobs, _cancel, output_format, data_dir)
+def cancel(
+    jobs: CancelArgument = None,
+    *,
+    label: selection.LabelOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --label: do not ask first (default: ask).")] = False,
+    output_format: FormatOption = Format.TABLE,
+    data_dir: DataDir = None,
+) -> None:
+    """Cancel jobs or checks. A running one shows `cancelling` until its worker has stopped it.
+
+    --label: all jobs with this label that have not ended, after a question.
+    """
+    if not label:
+        return _ask(jobs or (), _cancel, output_format, data_dir)
+    from traind.cli.watch import chosen
+
+    with connect(data_dir) as client:
+        idents = chosen(client, (), label, state=NOT_ENDED)
+    if not idents and not jobs:
+        output.note(f"no job with the label {' '.join(label)} is left to cancel")
+        return None
+    if idents:
+        confirm("Cancel", "job", idents, yes=yes)
+    return _ask([*(jobs or ()), *idents], _cancel, output_format, data_dir)
 
 
 def pause(jobs: JobsArgument, *, output_format: FormatOption = Format.TABLE, data_dir: DataDir = None) -> None:
@@ -84,6 +109,8 @@ def _ask(
     jobs: Sequence[str], verb: Callable[[Client, str], Job | Check], output_format: Format, data_dir: Path | None
 ) -> None:
     """Ask it of each, and show those that obeyed as they are then, also where an error ends the asking."""
+    if not jobs:
+        raise Refused("give ids of jobs, or --label KEY=VALUE")
     obeyed: list[Job | Check] = []
     with connect(data_dir) as client:
         idents = [job_id(client, job) for job in jobs]

@@ -1,18 +1,21 @@
-"""`traind watch`: a job until its end. The exit code is the outcome (traind.cli.errors.OUTCOMES)."""
+"""`traind watch`: jobs until their end. The exit code is the worst outcome (traind.cli.errors.OUTCOMES)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from traind.cli import output
-from traind.cli.connection import DataDir, JobArgument, connect, job_id, silence
-from traind.cli.errors import INTERRUPTED, OUTCOMES
+from traind.cli import output, selection
+from traind.cli.connection import DataDir, connect, job_id, silence
+from traind.cli.errors import INTERRUPTED, OUTCOMES, Refused
 from traind.cli.job_table import early_stop, job_table
 
 if TYPE_CHECKING:
-    from traind.client import Client
+    from traind.client import Client, Job
+
+WORST_FIRST = ("failed", "diverged", "cancelled", "succeeded")
 
 
 def register(app: typer.Typer) -> None:
@@ -20,36 +23,64 @@ def register(app: typer.Typer) -> None:
 
 
 def watch(
-    job: JobArgument,
+    jobs: Annotated[
+        list[str] | None, typer.Argument(metavar="[JOB]...", help="Ids, or their last four digits or more.")
+    ] = None,
     *,
+    label: selection.LabelOption = None,
     output_format: Annotated[output.Format, typer.Option("--output", "-o")] = output.Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
-    """Watch a job until it ends; the exit code is its outcome.
+    """Watch jobs until all have ended; the exit code is the outcome, of several jobs the worst.
 
-    0 succeeded, 1 failed (or watching failed), 3 diverged, 4 cancelled, 130 interrupted: the job itself goes on.
-    Progress goes to stderr, the finished job to stdout.
+    0 succeeded, 4 cancelled, 3 diverged, 1 failed (or watching failed), from best to worst; 130 interrupted: the
+    jobs go on. --label: the jobs that have the label now, also those that have ended. Progress goes to stderr, the
+    finished jobs to stdout, with -o json as one object, or as an array if there are several ids or a label.
     """
     with connect(data_dir) as client:
-        raise typer.Exit(watch_job(client, job_id(client, job), output_format))
+        idents = chosen(client, jobs or (), label or ())
+        raise typer.Exit(watch_jobs(client, idents, output_format, array=len(jobs or ()) > 1 or bool(label)))
 
 
-def watch_job(client: Client, whole_id: str, output_format: output.Format) -> int:
-    """Watch the job, print it when it has ended, and return the exit code."""
+def chosen(client: Client, jobs: Sequence[str], label: Sequence[str], *, state: Sequence[str] = ()) -> list[str]:
+    """The whole ids of the jobs, and of those with the labels, in one of the states. Raises Refused, UnknownJob."""
+    if not jobs and not label:
+        raise Refused("give ids of jobs, or --label KEY=VALUE")
+    idents = [job_id(client, job) for job in jobs]
+    if label:
+        found = [job.id for job in client.list(labels=selection.labels(label), state=state)]
+        if not found and not state:
+            raise Refused(f"no job has the label {' '.join(label)}; `traind ls` lists the jobs")
+        idents += reversed(found)
+    return list(dict.fromkeys(idents))
+
+
+def watch_jobs(client: Client, idents: Sequence[str], output_format: output.Format, *, array: bool = False) -> int:
+    """Watch the jobs, print them when all have ended, in JSON as an array or one object; returns the exit code."""
     from traind.cli.live import Board
 
     try:
         with Board(output.stderr()) as board:
-            job = client.wait(whole_id, board.update, on_silence=silence(client))
+            jobs = client.wait_all(idents, board.update, on_silence=silence(client))
     except KeyboardInterrupt:
-        output.note(f"the job goes on; `traind watch {whole_id}` comes back to it, `traind cancel {whole_id}` ends it")
+        whole_id = idents[0] if len(idents) == 1 else "JOB..."
+        goes = "the job goes" if len(idents) == 1 else "the jobs go"
+        output.note(f"{goes} on; `traind watch {whole_id}` comes back to it, `traind cancel {whole_id}` ends it")
         return INTERRUPTED
-    if job.error is not None:
-        output.note(f"{job.state}: {job.error.message} ({job.error.code})")
-    if job.stopped_early:
-        output.note(f"stopped early {early_stop(job.document())}")
+    for job in jobs:
+        _explain(job, named=len(jobs) > 1)
+    documents = [job.document() for job in jobs]
     if output_format is output.Format.JSON:
-        output.document(job.document())
+        output.document(documents if array else documents[0])
     else:
-        job_table([job.document()])
-    return OUTCOMES[job.state]
+        job_table(documents)
+    return OUTCOMES[min((job.state for job in jobs), key=WORST_FIRST.index)]
+
+
+def _explain(job: Job, *, named: bool) -> None:
+    """Why it ended so, if that needs an explanation."""
+    whose = f"{job.id}: " if named else ""
+    if job.error is not None:
+        output.note(f"{whose}{job.state}: {job.error.message} ({job.error.code})")
+    if job.stopped_early:
+        output.note(f"{whose}stopped early {early_stop(job.document())}")

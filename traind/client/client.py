@@ -28,7 +28,7 @@ from traind.client.answers import (
 )
 from traind.client.download import ProgressCallback, download
 from traind.client.http import Http
-from traind.client.waiting import OnSilence, wait
+from traind.client.waiting import OnSilence, wait, wait_all
 from traind.errors import ApiError
 
 if TYPE_CHECKING:
@@ -222,6 +222,27 @@ class Client:
             timeout_seconds=timeout_seconds,
             poll_seconds=poll_seconds,
         )
+
+    def wait_all(
+        self,
+        job_ids: Iterable[JobId],
+        on_update: Callable[[Job], None] | None = None,
+        *,
+        on_silence: OnSilence | None = None,
+        timeout_seconds: float | None = None,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> tuple[Job, ...]:
+        """Wait until all the jobs have ended and return them in this order; otherwise as `wait`."""
+        ended = wait_all(
+            self._http,
+            [_job_path(job_id) for job_id in job_ids],
+            partial(_read, Job),
+            on_update=on_update,
+            on_silence=on_silence,
+            timeout_seconds=timeout_seconds,
+            poll_seconds=poll_seconds,
+        )
+        return tuple(ended)
 
     def verify(self, checkpoint_id: int, *, idempotency_key: str | None = None) -> Check:
         """Ask for a replay to this checkpoint from the one before it; `wait_check` waits for what it finds.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from traind.client.answers import Check, Job
@@ -24,6 +24,8 @@ OUT_OF_REACH_SECONDS = 150.0
 QUICKEST_SECONDS = 0.2
 SHARE_OF_WAIT = 0.1
 """A poll comes after this share of the time waited so far: an end is noticed late by no more than that."""
+SECONDS_PER_JOB = 0.05
+"""Of several jobs, each is polled at most once in so many seconds times their number."""
 
 R = TypeVar("R", Job, Check)
 OnSilence = Callable[[float], None]
@@ -62,6 +64,38 @@ def wait(
         time.sleep(pause)
         news = polls.news()
         seen = seen if news is None else read(news)
+
+
+def wait_all(
+    http: Http,
+    paths: Sequence[str],
+    read: Callable[[Any], R],
+    *,
+    on_update: Callable[[R], None] | None,
+    on_silence: OnSilence | None,
+    timeout_seconds: float | None,
+    poll_seconds: float,
+) -> list[R]:
+    """What is at each of `paths` once all have ended, polled in turns. Raises TimeoutError and ApiError."""
+    began = time.monotonic()
+    deadline = math.inf if timeout_seconds is None else began + timeout_seconds
+    polls = {path: _Polls(http, path, on_silence, deadline) for path in paths}
+    seen: dict[str, R] = {}
+    while True:
+        for path in [path for path in polls if path not in seen or not seen[path].final]:
+            if (news := polls[path].news()) is not None:
+                seen[path] = read(news)
+                if on_update:
+                    on_update(seen[path])
+        left = sum(not each.final for each in seen.values())
+        if not left:
+            return [seen[path] for path in paths]
+        now = time.monotonic()
+        least = max(QUICKEST_SECONDS, left * SECONDS_PER_JOB)
+        pause = min(max(poll_seconds, least), max(least, (now - began) * SHARE_OF_WAIT))
+        if now + pause > deadline:
+            raise TimeoutError(f"{left} of {len(polls)} jobs have not ended after {timeout_seconds} seconds")
+        time.sleep(pause)
 
 
 class _Polls:
