@@ -30,8 +30,8 @@ OWNER = """
 """
 OBEDIENT = "import signal; print('started', flush=True); signal.pause()"
 STUBBORN = """
-import signal
-signal.signal(signal.SIGTERM, lambda *_: print("no", flush=True))
+import os, signal
+signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"no "))  # print would fail inside the print below
 print("started", flush=True)
 while True:
     signal.pause()
