@@ -23,10 +23,10 @@ class TensorDifference(Answer):
     first_index: list[int] | None = None
     """Where the first different element stands."""
     stored: float | str | None = None
-    """That element (null where it is not a finite number), or the shape and type."""
+    """That element (null if it is not a finite number), or the shape and type."""
     replayed: float | str | None = None
     largest_difference: float | None = None
-    """Null where it is not a finite number."""
+    """Null if it is not a finite number."""
 
 
 class Intact(Answer):
@@ -50,7 +50,7 @@ class VerifyResult(Answer):
     unreadable: dict[str, str]
     """Files that are no checkpoint any more, and why."""
     ended: str | None
-    """Why the replay did not come to the checkpoint's step; null where it did."""
+    """Why the replay did not come to the checkpoint's step; null if it did."""
     n_tensors: int
     n_different: int
     differences: list[TensorDifference]
@@ -66,7 +66,7 @@ class AuditTensor(Answer):
     n_elements: int
     n_different: int
     largest_ulp: int | None
-    """Units in the last place; null where one of two values is NaN."""
+    """Units in the last place; null if one of two values is NaN."""
     largest_difference: float | None
 
 
@@ -81,14 +81,14 @@ class AuditResult(Answer):
     """Which kernel of optim_core it was."""
     torch: str
     ended: dict[str, str | None]
-    """By optimizer, why its pass ended before the last step; null where it did not."""
+    """By optimizer, why its pass ended before the last step; null if it did not."""
     first_different_step: int | None
     """The step after which a weight differed for the first time."""
     n_tensors: int
     n_different: int
     largest_ulp: int | None
     tensors: list[AuditTensor]
-    """Empty where the passes ended at different steps."""
+    """Empty if the passes ended at different steps."""
 
 
 class CheckLinks(Answer):

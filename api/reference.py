@@ -46,7 +46,7 @@ project: what other projects have does not exist for it.
   is a new request, so the Python client and the CLI do not repeat a `resume` or `retry` whose answer was lost. Where
   the job's state forbids a verb, the answer is 409 with the `state` and what is `possible`. `progress.step` is the
   newest step observed, `progress.saved_step` the one that a crash goes back to. A job that runs is `paused` once its
-  checkpoint is complete: then they are the same, but where its time to save was over or its attempt had crashed.
+  checkpoint is complete: then they are the same, unless its time to save was over or its attempt had crashed.
 - **States.** `cancelling` and `pausing` are a running job of which that was asked. `diverged` is an outcome: `error`
   says at which step and in which tensor. See [job-states.md](job-states.md); specs are in [spec.md](spec.md).
 

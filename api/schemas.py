@@ -52,7 +52,7 @@ class Summary(Answer):
     last: dict[str, float | None]
     best: dict[str, Best]
     nonfinite: dict[str, NonFinite]
-    """Keys whose last value is not a finite number, and which it is, where that is known."""
+    """Keys whose last value is not a finite number, and which it is, if that is known."""
 
 
 class Failure(Answer):
@@ -172,7 +172,7 @@ class EventPage(Answer):
 
     events: list[Event]
     next_after: int | None
-    """Pass it as `after` for the next page; null where there is nothing more yet."""
+    """Pass it as `after` for the next page; null if there is nothing more yet."""
 
 
 class Attempt(Answer):
@@ -186,7 +186,7 @@ class Attempt(Answer):
     fingerprint: dict[str, Any] | None
     """What its bits depend on: versions, device, threads, data."""
     resume_exact: bool | None
-    """Whether all that is as it was where its checkpoint was taken; null before it is known, or from the start."""
+    """Whether all that is as it was when its checkpoint was taken; null before it is known, or from the start."""
     outcome: Outcome | None
     """Null while it runs."""
     error: Failure | None
@@ -260,7 +260,7 @@ class Buckets(Answer):
     max: list[float | None]
     mean: list[float | None]
     count: list[int]
-    """Points behind the bucket; where it is 1, the bucket is that point."""
+    """Points behind the bucket; if it is 1, the bucket is that point."""
     nan_count: list[int]
 
 
@@ -269,7 +269,7 @@ class Series(Answer):
 
     key: str
     attempt: int | None
-    """Null where the series runs over all attempts."""
+    """Null if the series runs over all attempts."""
     count: int
     """Points behind all buckets."""
     buckets: Buckets

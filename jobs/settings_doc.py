@@ -31,7 +31,7 @@ OTHERS = """
 
 | variable | meaning |
 |---|---|
-| `TRAIND_URL` | Address of the service that the CLI talks to; where it is not set, the local one of the data folder. |
+| `TRAIND_URL` | Address of the service that the CLI talks to; if it is not set, the local one of the data folder. |
 | `TRAIND_API_KEY` | Key for that address. |
 | `TRAIND_DATA_DIR` | Data folder of `traind up`, and where the CLI looks for a local service. Default: \
 /var/lib/traind as root, else traind in the user's data folder. |
@@ -40,9 +40,9 @@ OTHERS = """
 
 | variable | meaning |
 |---|---|
-| `TRAIND_KERNEL` | `native` or `torch`: what updates parameters on the CPU, read once by each worker. Where it is not \
-set, the native kernel, or plain torch, with a warning, where that was not built; with `native` a worker that lacks it \
-does not start. A resume on another one is not bit-identical, and the job says so. |
+| `TRAIND_KERNEL` | `native` or `torch`: what updates parameters on the CPU, read once by each worker. If it is not \
+set, the native kernel, or plain torch, with a warning, if that kernel was not built; with `native` a worker \
+without it does not start. A resume on another one is not bit-identical, and the job says so. |
 
 ## Of docker-compose.yml
 

@@ -31,19 +31,19 @@ RULES = f"""\
   `pause-expired`. An attempt that crashes meanwhile, or whose worker drains, leaves the job `paused` too; one that
   reaches its end ends as it does.
 - **Resume** lets a paused job wait for a worker again, without the rest of a back-off. Of a job that is still `pausing`
-  it takes the request back: the trainer goes on, or where it has stopped already, the job waits for a worker instead
+  it takes the request back: the trainer goes on, or if it has stopped already, the job waits for a worker instead
   of being paused.
 - **Retry** of a failed or cancelled job goes on from its last checkpoint, or with `from=start` over again: then
   nothing of the earlier attempts is in its one line of history any more, from the retry on (`attempts=all` still has
   it). The crash count begins at 0.
 - **Repeating a verb** that was obeyed answers the same and changes nothing, so that a lost answer does no harm: cancel
   of a job that is cancelling or cancelled, pause of one that is pausing or paused, and resume or retry (with the same
-  `from`) of one that waits or runs since, where no other verb came between. Later it is a new request: a retry that is
+  `from`) of one that waits or runs since, if no other verb came between. Later it is a new request: a retry that is
   repeated when the job has failed again is a second retry.
 - **A crash** is a trainer that died, a lease that ran out, or a worker whose connection is gone. It is counted, but
   for one by a damaged checkpoint, unless the attempt before ended so, too. The job goes on from its last checkpoint: at
   once after the first crash, then after 2, 4, 8 s and so on, at most {MAX_BACKOFF_SECONDS:.0f} s; after `max_attempts`
-  crashes it is `failed` with the code of the last, also where it was to be paused.
+  crashes it is `failed` with the code of the last, also if it was to be paused.
 - **A drain** (its worker was told to stop) takes a checkpoint as a pause does, within `TRAIND_DRAIN_SECONDS`, and puts
   the job back without counting a crash. After that time the trainer is killed, and the job goes on from its last
   complete checkpoint; the event says `drain-expired`.
@@ -80,7 +80,7 @@ def _verbs() -> str:
     lines = [
         "## What a client can ask",
         "",
-        "| verb | does something where the job is | is done where it is |",
+        "| verb | does something if the job is | is already done if it is |",
         "|---|---|---|",
     ]
     lines += [

@@ -16,9 +16,9 @@ AS_THE_OWNER = "run this as the user that runs `traind up`"
 
 
 def doctor(data_dir: DataDir = None, output_format: OutputFormat = "table") -> None:
-    """Look at everything the service stands on; say what is wrong and what mends it. Exit code 1: there are errors.
+    """Check everything the service depends on; say what is wrong and how to fix it. Exit code 1 if there are errors.
 
-    Servers are those of TRAIND_DATABASE_URL and TRAIND_REDIS_URL, else those of the service in the data folder.
+    It checks the servers of TRAIND_DATABASE_URL and TRAIND_REDIS_URL, else those of the service in the data folder.
     """
     from jobs.settings import InvalidSettings
     from local.doctor import examine, target
@@ -39,7 +39,7 @@ def doctor(data_dir: DataDir = None, output_format: OutputFormat = "table") -> N
 
 def gc(
     data_dir: DataDir = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
     output_format: OutputFormat = "table",
 ) -> None:
     """Remove blobs that nothing will read: uploads of attempts that ended, and what no checkpoint names.

@@ -55,7 +55,9 @@ def up(
     port: Annotated[
         int | None,
         typer.Option(
-            help="0: any free one. Default: TRAIND_PORT, else 8321, or a free one if taken.", min=0, max=65_535
+            help="Port to listen on; 0 means any free one. Default: TRAIND_PORT, else 8321, or a free one if taken.",
+            min=0,
+            max=65_535,
         ),
     ] = None,
     worker: Annotated[
@@ -103,7 +105,10 @@ def down(data_dir: DataDir = None) -> None:
 def demo(
     data: Annotated[Literal["digits", "fashion_mnist"], typer.Option(help="The data set.")] = "digits",
     data_dir: Annotated[
-        Path | None, typer.Option(help="A new folder for the service's data; kept. Default: a temporary one, kept too.")
+        Path | None,
+        typer.Option(
+            help="A new folder for the service's data, which is kept. Default: a temporary one, which is kept, too."
+        ),
     ] = None,
 ) -> None:
     """Train one model with SGD, Nesterov and Adam through a whole service, and compare them."""

@@ -17,7 +17,7 @@ keys = typer.Typer(
     help="API keys of the database at TRAIND_DATABASE_URL, else of the service that runs in the data folder.",
     no_args_is_help=True,
 )
-ProjectOption = Annotated[str, typer.Option("--project", help="Name of the project whose keys are meant.")]
+ProjectOption = Annotated[str, typer.Option("--project", help="Name of the project that the keys belong to.")]
 
 
 @keys.command()

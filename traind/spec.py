@@ -170,7 +170,7 @@ class Conv2dLayer(Part):
 
 
 class MaxPool2dLayer(Part):
-    """torch.nn.MaxPool2d; stride is kernel_size where it is not given."""
+    """torch.nn.MaxPool2d; stride is kernel_size if it is not given."""
 
     type: Literal["max_pool2d"]
     kernel_size: Kernel
@@ -178,7 +178,7 @@ class MaxPool2dLayer(Part):
 
 
 class AvgPool2dLayer(Part):
-    """torch.nn.AvgPool2d; stride is kernel_size where it is not given."""
+    """torch.nn.AvgPool2d; stride is kernel_size if it is not given."""
 
     type: Literal["avg_pool2d"]
     kernel_size: Kernel
@@ -439,7 +439,7 @@ class DivergenceRule(Part):
     that a warm-up is no explosion. Costs a copy of the parameters a step.
     """
     patience_steps: Count = 10
-    """So many steps in a row must be above."""
+    """How many steps in a row must be above."""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -452,7 +452,7 @@ class Training(Part):
     """How long, in which batches, and what is recorded on the way. Steps are optimizer updates."""
 
     epochs: Annotated[Int, Field(ge=1, le=1_000_000)] | None = None
-    """Passes over the training data; 10 where neither epochs nor steps is given."""
+    """Passes over the training data; 10 if neither epochs nor steps is given."""
     steps: Count | None = None
     """Optimizer updates, instead of epochs."""
     batch_size: Count | Literal["full"] = 32
@@ -461,14 +461,14 @@ class Training(Part):
     """Seeds initial weights, batch order and dropout."""
     shuffle: Bool = True
     eval_every: Count | None = None
-    """Steps between evaluations; once an epoch where it is not given. The last step is always evaluated."""
+    """Steps between evaluations; once an epoch if it is not given. The last step is always evaluated."""
     checkpoint_every: Count | None = None
-    """Steps between checkpoints; only the last step's where it is not given."""
+    """Steps between checkpoints; only that of the last step if it is not given."""
     log_every: Count = 1
     """Steps per recorded point of the training metrics; a point is the mean over their samples."""
     telemetry_every: Count | None = None
     """Steps between measurements of the optimizer, for each param group: the norms of gradient and update, the update's
-    ratio to the weights, quantiles of Adam's effective rate. Nothing is measured where it is not given."""
+    ratio to the weights, quantiles of Adam's effective rate. Nothing is measured if it is not given."""
     grad_clip_norm: Annotated[Float, Field(gt=0, le=LARGEST)] | None = None
     """Largest global L2 norm of the gradient, as torch.nn.utils.clip_grad_norm_."""
     early_stopping: EarlyStopping | None = None
@@ -501,7 +501,7 @@ class Resources(Part):
 
     device: Device = Device.AUTO
     queue: Slug | None = None
-    """Name of the queue; "cuda" for device cuda and "default" otherwise where it is not given."""
+    """Name of the queue; if it is not given, "cuda" for device cuda and "default" otherwise."""
     priority: Annotated[Int, Field(ge=-100, le=100)] = 0
     """Higher starts first."""
     max_attempts: Annotated[Int, Field(ge=1, le=100)] = 3

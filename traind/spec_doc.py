@@ -34,7 +34,7 @@ training: { epochs: 30, batch_size: 64, early_stopping: { patience: 5 } }
 ```
 
 A parameter belongs to the first of `param_groups` whose pattern matches its name, and to the optimizer's own options
-where none does; `traind get JOB -o json` shows the spec with every default filled. Parameters are named as in torch's
+if none does; `traind get JOB -o json` shows the spec with every default filled. Parameters are named as in torch's
 `nn.Sequential`: `1.weight`, `1.bias`, ...
 """
 
@@ -82,7 +82,7 @@ clipping and without weight decay. |
 | `optimizer/update_norm` | every `telemetry_every` steps | L2 norm of what the step changed in the group's \
 parameters, weight decay included. |
 | `optimizer/update_ratio` | every `telemetry_every` steps | That norm over the L2 norm of the parameters before the \
-step; 1e-3 or so is usual. NaN where all of them were 0. |
+step; 1e-3 or so is usual. NaN if all of them were 0. |
 | `optimizer/rate_p05`, `optimizer/rate_p50`, `optimizer/rate_p95` | every `telemetry_every` steps, Adam | Quantiles \
 of the effective rate lr / (1 - beta1^t) / (sqrt(v) / sqrt(1 - beta2^t) + eps), by which Adam multiplies its first \
 moment, over an even sample of the group's elements; with `amsgrad`, v is the largest so far. |

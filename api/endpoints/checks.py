@@ -40,7 +40,7 @@ class AuditQuery(BaseModel):
         Field(
             ge=1,
             le=MAX_AUDIT_STEPS,
-            description=f"The first so many; {DEFAULT_AUDIT_STEPS} by default, or all where the job has fewer",
+            description=f"Number of steps to audit; {DEFAULT_AUDIT_STEPS} by default, or all if the job has fewer",
         ),
     ] = None
 
@@ -148,7 +148,7 @@ def get_check(
     dependencies=[Depends(no_input)],
 )
 def cancel_check(caller: Writer, service: ServiceDep, check_id: UUID, response: Response) -> Check:
-    """As for a job: at once where it waits, `cancelling` for a moment where it runs. May be repeated."""
+    """As for a job: at once if it waits, `cancelling` for a moment if it runs. May be repeated."""
     with service.transaction(caller) as connection:
         state = request_cancel_of_check(connection, project_id=caller.project_id, job_id=check_id)
         answer = check_view(queries.get_check(connection, caller.project_id, check_id))  # before the commit, too

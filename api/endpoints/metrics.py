@@ -33,7 +33,7 @@ class MetricFilter(BaseModel):
 
     key: Annotated[
         list[Annotated[str, Field(pattern=r"^[a-z0-9_./-]{1,200}$")]],
-        Field(max_length=100, description="Which metrics; all where none is given", examples=[["train/loss"]]),
+        Field(max_length=100, description="Which metrics; all if none is given", examples=[["train/loss"]]),
     ] = []
     step_from: Annotated[int, Field(ge=0, le=LARGEST)] = 0
     step_to: Annotated[int | None, Field(ge=0, le=LARGEST, description="This step included; to the end by default")] = (

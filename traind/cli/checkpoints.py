@@ -62,7 +62,7 @@ def download(
     part: Annotated[
         Literal["model", "state"], typer.Option(help="model: the weights; state: what a resume needs besides.")
     ] = "model",
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Download a checkpoint as a safetensors file, verified by its SHA-256, and print the file's path.

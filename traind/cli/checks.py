@@ -45,14 +45,16 @@ def verify(
         str, typer.Argument(metavar="CHECKPOINT|JOB", help="A checkpoint's number, or a job (its newest checkpoint).")
     ],
     *,
-    step: Annotated[int | None, typer.Option(help="Of a job: the checkpoint of this step.")] = None,
+    step: Annotated[
+        int | None, typer.Option(help="Of a job: verify the checkpoint of this step (default: the newest).")
+    ] = None,
     no_wait: NoWait = False,
     output_format: FormatOption = Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
     """Prove a checkpoint: replay from the one before it, or from the start, and compare every bit.
 
-    Exit code 0 where all bits are equal, 1 where they are not or the check failed, 4 where it was cancelled.
+    Exit code 0 if all bits are equal, 1 if they are not or the check failed, 4 if it was cancelled.
     """
     with connect(data_dir) as client:
         checkpoint_id = _checkpoint(client, target, step)
@@ -68,18 +70,21 @@ def verify(
 def audit(
     job: JobArgument,
     *,
-    steps: Annotated[int | None, typer.Option(help="The first so many; 100, or all, by default.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Number of steps to audit (default: 100, or all if the job has fewer).")
+    ] = None,
     max_ulp: Annotated[
-        int | None, typer.Option(min=0, help="Exit with 1 where a tensor is further apart, in units in the last place.")
+        int | None,
+        typer.Option(min=0, help="Exit with 1 if a tensor is further apart than this many units in the last place."),
     ] = None,
     no_wait: NoWait = False,
     output_format: FormatOption = Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
-    """Replay a job's first steps by optim_core and by torch.optim: how far apart are they, tensor by tensor?
+    """Replay a job's first steps with optim_core and with torch.optim, and show how far apart each tensor is.
 
-    A few units in the last place are rounding, which later steps carry on. Exit code 0; 1 where the check failed, or
-    with --max-ulp where a tensor is further apart.
+    A few units in the last place are rounding, which later steps carry on. Exit code 1 if the check failed or,
+    with --max-ulp, if a tensor is further apart; 0 otherwise.
     """
 
     def near_enough(check: Check) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Data folder of the local service to speak to.", show_default=False)
+    Path | None, typer.Option("--data-dir", help="Data folder of the local service to use.", show_default=False)
 ]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or its last four digits or more.")]
 

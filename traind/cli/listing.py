@@ -42,7 +42,7 @@ def list_jobs(
         ),
     ] = CREATED,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")] = 20,
-    everything: Annotated[bool, typer.Option("--all", help="However many there are.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="List all jobs, however many there are.")] = False,
     output_format: FormatOption = Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:

@@ -39,15 +39,17 @@ def register(app: typer.Typer) -> None:
 def metrics(
     job: JobArgument,
     keys: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY]...", help="Such as val/accuracy; all if none.")
+        list[str] | None, typer.Argument(metavar="[KEY]...", help="Metrics to show, e.g. val/accuracy (default: all).")
     ] = None,
     *,
-    step_from: Annotated[int | None, typer.Option("--from", help="First step.")] = None,
-    step_to: Annotated[int | None, typer.Option("--to", help="Last step.")] = None,
+    step_from: Annotated[int | None, typer.Option("--from", help="First step to show.")] = None,
+    step_to: Annotated[int | None, typer.Option("--to", help="Last step to show.")] = None,
     max_points: Annotated[
-        int | None, typer.Option(min=1, help="Buckets per key; none of their extremes is lost.")
+        int | None, typer.Option(min=1, help="Number of buckets per metric; each shows its minimum and maximum.")
     ] = None,
-    all_attempts: Annotated[bool, typer.Option("--all-attempts", help="With what a later attempt did again.")] = False,
+    all_attempts: Annotated[
+        bool, typer.Option("--all-attempts", help="Include the points that a later attempt trained again.")
+    ] = False,
     output_format: Annotated[
         MetricFormat, typer.Option("--output", "-o", help="plot: a chart per key; csv and json: all buckets.")
     ] = MetricFormat.TABLE,

@@ -16,23 +16,28 @@ LabelOption = Annotated[
     typer.Option("--label", metavar="KEY[=VALUE]", help="Only jobs with this label. Can be given several times."),
 ]
 NameOption = Annotated[
-    str | None, typer.Option("--name", help="Only jobs with this in their name; with * or ?, a pattern for all of it.")
+    str | None,
+    typer.Option("--name", help="Only jobs whose name contains this; with * or ? it is a pattern for the whole name."),
 ]
 SinceOption = Annotated[
     str | None,
-    typer.Option("--since", metavar="TIME", help="Only jobs submitted after it: 2h, 3d, or an ISO 8601 time."),
+    typer.Option(
+        "--since", metavar="TIME", help="Only jobs submitted after this time: 2h or 3d ago, or an ISO 8601 time."
+    ),
 ]
 UntilOption = Annotated[
     str | None,
-    typer.Option("--until", metavar="TIME", help="Only jobs submitted before it: 2h, 3d, or an ISO 8601 time."),
+    typer.Option(
+        "--until", metavar="TIME", help="Only jobs submitted before this time: 2h or 3d ago, or an ISO 8601 time."
+    ),
 ]
 WhereOption = Annotated[
     list[str] | None,
     typer.Option(
         "--where",
         metavar="METRIC>NUMBER",
-        help="Only jobs whose last value is so, e.g. 'val/accuracy>0.9' (or >=, <, <=); 'best:val/accuracy>0.9' is "
-        "about the best value. Can be given several times.",
+        help="Only jobs whose last value of a metric meets this condition, e.g. 'val/accuracy>0.9' "
+        "(or >=, <, <=); 'best:val/accuracy>0.9' is about the best value. Can be given several times.",
     ),
 ]
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}

@@ -33,39 +33,77 @@ def submit(
         str | None, typer.Argument(metavar="FILE", help="Spec in YAML or JSON; - reads standard input.")
     ] = None,
     *,
-    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="digits, fashion_mnist, synthetic_classification, …")] = None,
-    model: Annotated[str | None, typer.Option(help="linear, mlp, cnn.")] = None,
-    hidden: Annotated[str | None, typer.Option(help="Hidden sizes of the model, e.g. 128,64.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd or adam.", rich_help_panel=OPTIMIZER)] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=OPTIMIZER)] = None,
-    momentum: Annotated[float | None, typer.Option(rich_help_panel=OPTIMIZER)] = None,
-    nesterov: Annotated[bool | None, typer.Option(rich_help_panel=OPTIMIZER)] = None,
-    betas: Annotated[str | None, typer.Option(help="Adam's two, e.g. 0.9,0.999.", rich_help_panel=OPTIMIZER)] = None,
-    weight_decay: Annotated[float | None, typer.Option(rich_help_panel=OPTIMIZER)] = None,
-    schedule: Annotated[
-        str | None, typer.Option(help="constant, linear, cosine, step.", rich_help_panel=OPTIMIZER)
+    name: Annotated[str | None, typer.Option(help="Name of the job, for people who read the list of jobs.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Name of the data set, e.g. digits; `traind datasets` lists them.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data.", rich_help_panel=TRAINING)] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer updates, instead.", rich_help_panel=TRAINING)] = None,
-    batch_size: Annotated[str | None, typer.Option(help='A number, or "full".', rich_help_panel=TRAINING)] = None,
-    seed: Annotated[int | None, typer.Option(rich_help_panel=TRAINING)] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=RESOURCES)] = None,
-    queue: Annotated[str | None, typer.Option(rich_help_panel=RESOURCES)] = None,
-    priority: Annotated[int | None, typer.Option(help="Higher starts first.", rich_help_panel=RESOURCES)] = None,
-    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Repeat it for other keys.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model, e.g. mlp; `traind models` lists them.")] = None,
+    hidden: Annotated[str | None, typer.Option(help="Sizes of the model's hidden layers, e.g. 128,64.")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="Name of the optimizer: sgd or adam.", rich_help_panel=OPTIMIZER)
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=OPTIMIZER)] = None,
+    momentum: Annotated[
+        float | None, typer.Option(help="Momentum of sgd (default: 0).", rich_help_panel=OPTIMIZER)
+    ] = None,
+    nesterov: Annotated[
+        bool | None,
+        typer.Option(help="Whether the momentum of sgd is Nesterov's (default: no).", rich_help_panel=OPTIMIZER),
+    ] = None,
+    betas: Annotated[
+        str | None, typer.Option(help="Adam's beta1 and beta2, e.g. 0.9,0.999.", rich_help_panel=OPTIMIZER)
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Weight decay (default: 0).", rich_help_panel=OPTIMIZER)
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="Name of the schedule: constant, linear, cosine or step.", rich_help_panel=OPTIMIZER),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of passes over the training data.", rich_help_panel=TRAINING)
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Number of optimizer updates, instead of --epochs.", rich_help_panel=TRAINING)
+    ] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(help='Samples per step, or "full".', rich_help_panel=TRAINING)
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of initial weights, batch order and dropout (default: 0).", rich_help_panel=TRAINING),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device to train on: auto, cpu or cuda.", rich_help_panel=RESOURCES)
+    ] = None,
+    queue: Annotated[
+        str | None, typer.Option(help="Name of the queue (default: that of the device).", rich_help_panel=RESOURCES)
+    ] = None,
+    priority: Annotated[
+        int | None,
+        typer.Option(help="From -100 to 100; a job with a higher one starts first.", rich_help_panel=RESOURCES),
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Label of the job; repeat the option for more labels.")
+    ] = None,
     assign: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="PATH=VALUE", help="Any field, e.g. training.eval_every=50; value in YAML or JSON."
+            "--set", metavar="PATH=VALUE", help="Set any field, e.g. training.eval_every=50; the value is YAML or JSON."
         ),
     ] = None,
-    idempotency_key: Annotated[str | None, typer.Option(help="The same key and spec are the same job.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="If a submit is repeated with the same key and spec, it makes no second job.")
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Have the service judge the spec and show what it makes of it; no job.")
+        bool, typer.Option("--dry-run", help="Only check the spec, and show what the service would train.")
     ] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Then watch it; the exit code is the job's outcome.")] = False,
-    output_format: Annotated[output.Format, typer.Option("--output", "-o")] = output.Format.TABLE,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Watch the job after submitting it; the exit code is its outcome.")
+    ] = False,
+    output_format: Annotated[
+        output.Format, typer.Option("--output", "-o", help="json: one JSON document.")
+    ] = output.Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
     """Submit a training job and print its id. Flags override the file.

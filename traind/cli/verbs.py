@@ -83,7 +83,8 @@ def retry(
     jobs: JobsArgument,
     *,
     start: Annotated[
-        Start, typer.Option("--from", help="start: over again, without what was trained before.")
+        Start,
+        typer.Option("--from", help="checkpoint: go on from the last one; start: train again from the beginning."),
     ] = Start.CHECKPOINT,
     output_format: FormatOption = Format.TABLE,
     data_dir: DataDir = None,

@@ -28,7 +28,9 @@ def watch(
     ] = None,
     *,
     label: selection.LabelOption = None,
-    output_format: Annotated[output.Format, typer.Option("--output", "-o")] = output.Format.TABLE,
+    output_format: Annotated[
+        output.Format, typer.Option("--output", "-o", help="json: one JSON document.")
+    ] = output.Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
     """Watch jobs until all have ended; the exit code is the outcome, of several jobs the worst.

@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def workers(
     *,
-    everything: Annotated[bool, typer.Option("--all", help="Also those that have stopped.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Show workers that have stopped, too.")] = False,
     output_format: FormatOption = Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:

@@ -4,8 +4,8 @@
         job = client.submit({"dataset": {"name": "digits"}, "model": {"name": "mlp"}, "optimizer": {"name": "adam"}})
         job = client.wait(job.id)
 
-Calls raise `traind.errors.ApiError`. Each is repeated with back-off where the service was out of reach for a moment;
-resume and retry only where they were surely not carried out. `Client` and the answers are imported when they are used:
+Calls raise `traind.errors.ApiError`. Each is repeated with back-off if the service was out of reach for a moment;
+resume and retry only if they were surely not carried out. `Client` and the answers are imported when they are used:
 the command line has commands that need neither.
 """
 

@@ -47,7 +47,7 @@ class Best(Answer):
 
 
 class Summary(Answer):
-    """The last and the best value of each metric. `nonfinite` says what a None in `last` stands for, where known."""
+    """The last and the best value of each metric. `nonfinite` says what a None in `last` stands for, if known."""
 
     last: dict[str, float | None] = {}
     best: dict[str, Best] = {}
@@ -193,7 +193,7 @@ class VerifyResult(Answer):
     """Whether each file has the SHA-256 that it was stored with."""
     unreadable: dict[str, str] = {}
     ended: str | None = None
-    """Why the replay did not come to the checkpoint's step; None where it did."""
+    """Why the replay did not come to the checkpoint's step; None if it did."""
     n_tensors: int
     n_different: int
     differences: tuple[TensorDifference, ...] = ()
@@ -203,7 +203,7 @@ class VerifyResult(Answer):
 
 
 class AuditTensor(Answer):
-    """A tensor by optim_core beside the same by torch.optim; `largest_ulp` is None where one of two values is NaN."""
+    """A tensor by optim_core beside the same by torch.optim; `largest_ulp` is None if one of two values is NaN."""
 
     tensor: str
     n_elements: int

@@ -43,7 +43,7 @@ class Client:
     """Calls to one service with one key. Usable as a context manager, and from several threads."""
 
     def __init__(self, url: str, api_key: str, *, timeout_seconds: float = 30.0, retries: int = 4) -> None:
-        """Raises ValueError where the address or the key cannot be one. Connects to nothing yet."""
+        """Raises ValueError if the address or the key cannot be one. Connects to nothing yet."""
         self._http = Http(url, api_key, timeout_seconds=timeout_seconds, retries=retries)
 
     @property
@@ -137,7 +137,7 @@ class Client:
     def delete(self, job_id: JobId) -> None:
         """Delete a job that has ended, with its checkpoints, metrics and checks.
 
-        Raises ApiError: not-found (also where it was deleted, and the answer lost), state-conflict or in-use.
+        Raises ApiError: not-found (also if it was deleted, and the answer lost), state-conflict or in-use.
         """
         self._http.json("DELETE", _job_path(job_id))
 
@@ -148,7 +148,7 @@ class Client:
     def _ask(
         self, job_id: JobId, verb: str, params: Sequence[tuple[str, str]] = (), *, repeat_lost: bool = True
     ) -> Job:
-        """Raises ApiError (state-conflict, status 409) where the job's state forbids the verb.
+        """Raises ApiError (state-conflict, status 409) if the job's state forbids the verb.
 
         Without `repeat_lost` a lost answer is an ApiError, too; `get` shows whether the verb was obeyed.
         """
@@ -254,7 +254,7 @@ class Client:
     def audit(self, job_id: JobId, *, steps: int | None = None, idempotency_key: str | None = None) -> Check:
         """Ask for the first `steps` steps (100 or all by default) by optim_core and by torch.optim.
 
-        Raises ApiError (status 422, `audit-too-large`) where that is too much; it says how many steps would do.
+        Raises ApiError (status 422, `audit-too-large`) if that is too much; it says how many steps would do.
         """
         params = [] if steps is None else [("steps", str(steps))]
         return self._ask_check(f"{_job_path(job_id)}/audit", idempotency_key, params)

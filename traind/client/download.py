@@ -1,4 +1,4 @@
-"""A checkpoint's content into a file: streamed, resumed where the connection broke, verified, then put in place.
+"""A checkpoint's content into a file: streamed, resumed if the connection breaks, verified, then put in place.
 
 The bytes go to a temporary file beside the target, which replaces the target only when its SHA-256 is the one that
 the service gave as ETag. Whatever else happens, the target stays as it was and the temporary file goes.
@@ -26,7 +26,7 @@ RESUMES_WITHOUT_PROGRESS = 5
 
 
 def download(http: Http, api_path: str, target: Path, *, part: str, progress: ProgressCallback | None) -> None:
-    """Write the content at `api_path` to `target`. Raises ApiError, and OSError where the file cannot be written."""
+    """Write the content at `api_path` to `target`. Raises ApiError, and OSError if the file cannot be written."""
     partial = target.with_name(f".{_cut(target.name)}.{secrets.token_hex(6)}.partial")
     try:
         with partial.open("xb") as file:
