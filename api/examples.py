@@ -103,6 +103,7 @@ _JOB: Json = {
         "epoch": 10,
         "rate_steps_per_second": 1850.0,
         "eta_seconds": 0.25,
+        "no_room": None,
     },
     "metrics": _SUMMARY,
     "error": None,

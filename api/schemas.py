@@ -37,6 +37,8 @@ class Progress(Answer):
     """Of `step`, from 1; null before the first step."""
     rate_steps_per_second: float | None
     eta_seconds: float | None
+    no_room: str | None
+    """Why the checkpoints of a job that runs are not taken in; null if they are."""
 
 
 class Best(Answer):

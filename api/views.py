@@ -223,6 +223,7 @@ def _progress(job: JobRow) -> Progress:
         epoch=epoch,
         rate_steps_per_second=job.summary.get("rate"),
         eta_seconds=job.summary.get("eta_seconds") if running else None,
+        no_room=job.summary.get("no_room") if running else None,
     )
 
 

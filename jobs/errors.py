@@ -32,6 +32,15 @@ class JobsError(TraindError):
     code = "jobs-error"
 
 
+GONE = {
+    "checkpoint": (
+        "; it may have been removed: of a job's interval checkpoints the newest `checkpoints.keep_last` stay, and any "
+        "can be deleted. `traind checkpoints JOB` (GET /v1/jobs/{id}/checkpoints) lists those that are left"
+    )
+}
+"""What NotFound adds for kinds of things that go by themselves."""
+
+
 class NotFound(JobsError):
     """There is no `kind` with this id in the caller's project."""
 
@@ -40,7 +49,7 @@ class NotFound(JobsError):
     def __init__(self, kind: str, ident: object) -> None:
         self.kind = kind
         self.ident = str(ident)
-        super().__init__(f"there is no {kind} {ident}")
+        super().__init__(f"there is no {kind} {ident}{GONE.get(kind, '')}")
 
 
 class StateConflict(JobsError):

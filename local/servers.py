@@ -82,7 +82,7 @@ class Servers:
         try:
             self._run_postgres(started, server)
         except StartFailed as error:
-            if not any(words in str(error) for words in disk.NO_SPACE):
+            if not ballast.is_needed() and not any(words in str(error) for words in disk.NO_SPACE):
                 raise
             if not ballast.release():
                 raise StartFailed(f"the disk of {server.folder} is full: make room there. {error}") from error

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, LargeBinary, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import JSONB
 
 from jobs.blobs import insert_blob
 from jobs.documents import clean_text, pack
@@ -23,6 +24,9 @@ from jobs.lifecycle.removal import prune
 from jobs.lifecycle.transitions import note
 from jobs.tables import CHUNK_BYTES, attempt, blob, blob_chunk, checkpoint, job
 from jobs.visibility import cuts
+
+NO_ROOM = "no_room"
+"""In a job's summary: why its checkpoints are not taken in."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,14 @@ def begin_checkpoint(
 def note_no_room(conn: Connection, lease: Lease, *, step: int, kind: str, reason: str) -> None:
     """An event: for `reason` the checkpoint of `step` is not taken in. An interval's is skipped, any other waits.
 
-    Raises Fenced.
+    The job shows it as its `no_room` until one is complete. Raises Fenced.
     """
     row = lock(conn, lease)
     event = "checkpoint-skipped" if kind == "interval" else "checkpoint-waits"
     note(conn, row, event, {"step": step, "kind": kind, "reason": reason})
+    shown = job.c.summary.concat(literal({NO_ROOM: clean_text(reason)}, JSONB))
+    changes = {"summary": shown, "version": job.c.version + 1, "updated_at": clock()}
+    conn.execute(update(job).where(job.c.id == lease.job_id).values(changes))
 
 
 def put_chunk(conn: Connection, lease: Lease, *, blob_id: int, seq: int, data: bytes) -> None:
@@ -135,7 +142,7 @@ def complete_checkpoint(
         _complete_blob(conn, blob_id, sha256)
     conn.execute(update(checkpoint).where(of_id).values(complete=True, completed_at=clock()))
     steps = {name: func.greatest(job.c[name], found.step) for name in ("saved_step", "observed_step")}
-    changes = steps | {"version": job.c.version + 1, "updated_at": clock()}
+    changes = steps | {"version": job.c.version + 1, "updated_at": clock(), "summary": job.c.summary.op("-")(NO_ROOM)}
     conn.execute(update(job).where(job.c.id == lease.job_id).values(changes))
     note(conn, row, "checkpoint", {"checkpoint": found.id, "step": found.step, "kind": found.kind})
     return prune(conn, row, needed)

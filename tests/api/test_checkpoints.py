@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import httpx2
 import pytest
 
-from jobs.lifecycle.work import crash
+from jobs.lifecycle.work import crash, note_no_room
 from tests.api.project import Project, sha256
 from tests.jobs.scenario import ERROR
 
@@ -32,6 +32,25 @@ def download(project: Project) -> Download:
     project.submit()
     checkpoint = project.checkpoint(project.start(), step=5, model=MODEL, state=STATE)
     return Download(project.http, f"/v1/checkpoints/{checkpoint}/content", f'"{sha256(MODEL).hex()}"')
+
+
+def test_a_job_says_why_its_checkpoints_are_not_taken_in(project: Project) -> None:
+    job, lease = project.submit(), project.start()
+
+    def no_room() -> str | None:
+        said: str | None = project.http.get(job["links"]["self"]).json()["progress"]["no_room"]
+        return said
+
+    assert no_room() is None
+    with project.engine.begin() as conn:
+        note_no_room(conn, lease, step=5, kind="interval", reason="the disk is full")
+    assert no_room() == "the disk is full"
+    project.checkpoint(lease, step=10, model=MODEL[:1_000], state=STATE)
+    assert no_room() is None
+    with project.engine.begin() as conn:
+        note_no_room(conn, lease, step=15, kind="interval", reason="the disk is full")
+        crash(conn, lease, error=ERROR, log=None)
+    assert no_room() is None
 
 
 def test_the_list_and_one_checkpoint(project: Project) -> None:

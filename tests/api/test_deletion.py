@@ -134,7 +134,10 @@ def test_what_a_job_goes_on_from_stays_and_what_was_before_goes(project: Project
     refused(project.http.delete(f"/v1/checkpoints/{second}"), "in-use", "goes on from")
     refused(project.http.delete(f"/v1/checkpoints/{open_one}"), "in-use", "still being written")
     assert project.http.delete(f"/v1/checkpoints/{first}").status_code == 204
-    assert project.http.get(f"/v1/checkpoints/{first}").status_code == 404
+    gone = project.http.get(f"/v1/checkpoints/{first}")
+    assert gone.status_code == 404
+    assert "may have been removed" in gone.json()["detail"]
+    assert "checkpoints.keep_last" in gone.json()["detail"]
     events = project.http.get(job["links"]["events"]).json()["events"]
     assert (events[-1]["kind"], events[-1]["data"]) == ("checkpoint-deleted", {"checkpoint": first, "step": 5})
 

@@ -10,10 +10,15 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from local.disk import MIB
+from local.errors import StartFailed
+from local.process import Family
+from local.servers import Servers
 from tests.disks import fill_but, small_disk
 from tests.local.families import assert_gone
 from tests.local.up import Up, traind
@@ -104,3 +109,21 @@ def test_a_job_does_not_fill_it_and_what_does_can_be_mended(disk: Path, tmp_path
         (saved,) = client.checkpoints(kept.id)
         client.download(saved.id, tmp_path / "kept.safetensors")
     assert junk.exists()
+
+
+@pytest.mark.parametrize("reserve", [True, False])
+def test_a_server_on_a_full_disk_starts_from_the_reserve_or_says_what_to_do(
+    disk: Path, family: Family, reserve: bool
+) -> None:
+    said: list[str] = []
+    options: dict[str, Any] = {"redis_source": "wheel", "ballast": reserve, "report": said.append}
+    with Servers(disk, family, **options):
+        until(lambda: list(disk.glob("postgres/ballast")), lambda found: len(found) == reserve)
+    fill_but(disk, 0)
+    if reserve:
+        with Servers(disk, family, **options) as servers, psycopg.connect(servers.database_url) as connection:
+            connection.execute("CREATE TABLE written (number integer)")
+        assert "the disk is nearly full: a reserve of 32 MiB was released" in said[-1]
+    else:
+        with pytest.raises(StartFailed, match=f"the disk of {disk / 'postgres'} is full: make room there"):
+            Servers(disk, family, **options).__enter__()

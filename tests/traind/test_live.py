@@ -31,6 +31,18 @@ def test_a_job_that_no_worker_can_take_gets_a_line_when_that_is_known() -> None:
     assert "no live worker has �[1mcuda" in waits
 
 
+def test_a_job_whose_checkpoints_are_not_taken_in_says_so() -> None:
+    out = io.StringIO()
+    running = QUEUED | {"state": "running", "phase": "train", "progress": {"step": 7}}
+    full = running | {"progress": {"step": 7, "no_room": "the database's disk has 1 byte free"}}
+    with Board(Console(file=out, width=200)) as board:
+        for document in (running, full, full | {"phase": "checkpoint"}, running):
+            board.update(Job.model_validate(document))
+    before, during, after = out.getvalue().splitlines()
+    assert ("no room" in before, "no room" in after) == (False, False)
+    assert "running (no room for checkpoints)" in during
+
+
 def test_the_list_says_it_too(capsys: Any) -> None:
     job_table([WAITS])
     assert "queued (waiting: device)" in capsys.readouterr().out

@@ -76,6 +76,8 @@ def state_and_reason(job: Document) -> str:
     """The state with its reason, if there is one: "queued (waiting: device)", "succeeded (stopped early)"."""
     if job.get("stopped_early"):
         return f"{job['state']} (stopped early)"
+    if job.get("progress", {}).get("no_room"):
+        return f"{job['state']} (no room for checkpoints)"
     waits = job.get("waiting_for")
     return str(job["state"]) if waits is None else f"{job['state']} (waiting: {waits['reason']})"
 

@@ -61,6 +61,8 @@ def _details(job: Job) -> Iterator[tuple[str, object]]:
     yield "state", job.state
     if job.waiting_for is not None:
         yield "waits", job.waiting_for.message
+    if progress.no_room is not None:
+        yield "not saved", progress.no_room
     if job.stopped_early:
         yield "stopped early", early_stop(document)
     if job.error is not None:

@@ -93,7 +93,8 @@ class Board:
 def cells(job: Job) -> tuple[str, str, str, str, str, str, str]:
     """Name, state (what a running job does where that is not training), step, loss, accuracy, steps per second, ETA."""
     progress = job.progress
-    state = job.phase if job.state == "running" and job.phase not in (None, "train") else job.state_and_reason
+    busy = job.state == "running" and job.phase not in (None, "train") and progress.no_room is None
+    state = job.phase if busy else job.state_and_reason
     rate = progress.rate_steps_per_second
     return (
         printable(job.name or short_id(job.id)),

@@ -28,7 +28,7 @@ class Answer(BaseModel):
 
 class Progress(Answer):
     """How far a job is. Steps are optimizer updates: `step` is the newest observed, `saved_step` the newest
-    checkpoint's.
+    checkpoint's. `no_room` says why its checkpoints are not taken in.
     """
 
     step: int = 0
@@ -37,6 +37,7 @@ class Progress(Answer):
     epoch: int | None = None
     rate_steps_per_second: float | None = None
     eta_seconds: float | None = None
+    no_room: str | None = None
 
 
 class Best(Answer):
@@ -120,6 +121,8 @@ class Job(Answer):
         """The state with its reason, if there is one: "queued (waiting: device)", "succeeded (stopped early)"."""
         if self.stopped_early:
             return f"{self.state} (stopped early)"
+        if self.progress.no_room is not None:
+            return f"{self.state} (no room for checkpoints)"
         return self.state if self.waiting_for is None else f"{self.state} (waiting: {self.waiting_for.reason})"
 
 
