@@ -109,7 +109,8 @@ def looking(database: Engine) -> Iterator[Connection]:
 def unreachable(reason: str, *, embedded: bool) -> Finding:
     """The finding for a connection that failed with `reason`."""
     if "unsupported startup parameter" in reason:
-        return error("database", "PgBouncer stands before the database and refuses our connections", POOLER_FIX)
+        what = "PgBouncer stands before the database and refuses our connections, which set timeouts by `options`"
+        return error("database", what, "let TRAIND_DATABASE_URL lead to PostgreSQL itself: locks and timeouts need it")
     if embedded:
         fix = "look into logs/postgres.log of the data folder; `traind down` and `traind up` start it again"
     else:

@@ -109,8 +109,10 @@ class Mischief:
     def _act(self, name: str, acts: dict[str, Callable[[], bool]]) -> None:
         try:
             found = acts[name]()
-        except (psycopg.OperationalError, psutil.NoSuchProcess, ProcessLookupError):
-            found = False  # the victim was gone first, or Postgres is not back yet
+        except (psycopg.OperationalError, psutil.NoSuchProcess, ProcessLookupError, FileNotFoundError):
+            found = (
+                False  # the victim was gone first, Postgres is not back yet, or nobody has made a new scratch folder
+            )
         except psutil.TimeoutExpired as problem:
             found = True
             self.violations.append(f"{name}: {problem}")

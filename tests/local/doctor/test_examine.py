@@ -155,6 +155,7 @@ def test_pgbouncer_is_refused_by_name(examined: Examine, database_url: str, mode
     assert errors(found) == {check}
     (refusal,) = [each for each in found if each.check == check and each.level is Level.ERROR]
     assert "PgBouncer" in refusal.what
+    assert "PostgreSQL itself" in str(refusal.fix)
 
 
 def test_a_clock_that_is_wrong_by_an_hour(examined: Examine, tmp_path: Path) -> None:
