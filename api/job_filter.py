@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from api.errors import InvalidParameter
 from jobs.queries import Bound, Filter, MetricBound, ShownState
@@ -17,6 +17,19 @@ _BOUND = re.compile(
     r"(?P<best>best:)?(?P<key>(?!best:)[^<>=\x00-\x1f\x7f]+)(?P<bound>[<>]=?)\s*"
     r"(?P<value>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
 )
+
+
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})")
+
+
+def _rfc3339(value: object) -> object:
+    """Refuses numbers, which pydantic would take for seconds since 1970."""
+    if isinstance(value, str) and not _TIME.fullmatch(value):
+        raise ValueError("give date, time and zone, such as 2026-01-31T14:05:00Z")
+    return value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
 
 
 class JobFilter(BaseModel):
@@ -53,8 +66,8 @@ class JobFilter(BaseModel):
             examples=["sweep-*"],
         ),
     ] = None
-    created_after: Annotated[AwareDatetime | None, Field(description="Only jobs submitted later")] = None
-    created_before: Annotated[AwareDatetime | None, Field(description="Only jobs submitted earlier")] = None
+    created_after: Annotated[Time | None, Field(description="Only jobs submitted later")] = None
+    created_before: Annotated[Time | None, Field(description="Only jobs submitted earlier")] = None
     metric: Annotated[
         list[Annotated[str, Field(min_length=3, max_length=300)]],
         Field(
