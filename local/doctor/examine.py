@@ -124,7 +124,7 @@ def _machine(target: Target, seen: Fleet) -> Iterator[Finding]:
         target.data_dir if local else None,
         target.data_dir / "postgres" if local and target.database_embedded else None,
         largest=seen.largest_checkpoint_bytes,
-        wal=max_wal_mb(target.data_dir) * 1_000_000,
+        wal=max_wal_mb(target.data_dir) * 1_000_000 if local else 0,
     )
     yield from (disks.disk(place) for place in places)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.engine import make_url
 
 from jobs.database import make_engine
 from jobs.settings import Settings
@@ -46,30 +47,28 @@ def test_the_floor_of_a_large_disk(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_a_server_behind_a_socket_says_where_its_disk_is(engine: Engine) -> None:
-    """The tests' own, embedded or external, is reached by one."""
+    """If the tests' role may ask; a server behind a network says nothing."""
+    query = "SELECT setting FROM pg_settings WHERE name = 'data_directory' AND inet_server_addr() IS NULL"
     with engine.connect() as conn:
-        told = conn.execute(text("SELECT setting FROM pg_settings WHERE name = 'data_directory'")).scalar_one()
+        told = conn.execute(text(query)).scalar_one_or_none()
     disk = storage(engine).disk()
-    assert disk is not None
-    assert str(disk.folder) == told
+    assert (None if disk is None else str(disk.folder)) == told
 
 
 def test_a_server_that_does_not_say_cannot_be_looked_at(engine: Engine, database_url: str) -> None:
     """A role that may not ask is told nothing; the quota holds all the same."""
     with engine.begin() as conn:
-        role = "traind_test_" + str(conn.execute(text("SELECT pg_backend_pid()")).scalar_one())
-        conn.execute(text(f"CREATE ROLE {role}"))
-        conn.execute(text(f"GRANT SELECT ON blob TO {role}"))
-    asking = make_engine(f"{database_url}&options=-c%20role%3D{role}", application_name="tests")
+        superuser = conn.execute(text("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")).scalar_one()
+        role = "pg_signal_backend" if superuser else conn.execute(text("SELECT current_user")).scalar_one()
+        conn.execute(text(f'GRANT SELECT ON blob TO "{role}"'))
+    url = make_url(database_url).update_query_dict({"options": f"-c role={role}"})
+    asking = make_engine(url.render_as_string(hide_password=False), application_name="tests")
     try:
         assert storage(asking, min_free_disk_bytes=2**60).disk() is None
         assert storage(asking, min_free_disk_bytes=2**60).lack() is None
         assert storage(asking, max_stored_bytes=1).lack(2) is not None
     finally:
         asking.dispose()
-        with engine.begin() as conn:
-            conn.execute(text(f"DROP OWNED BY {role}"))
-            conn.execute(text(f"DROP ROLE {role}"))
 
 
 def test_a_folder_that_is_not_there_is_no_disk(engine: Engine, tmp_path: Path) -> None:

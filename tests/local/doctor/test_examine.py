@@ -283,7 +283,7 @@ def test_gc_says_that_the_folder_is_another_users(closed: Path, embedded: None) 
 def test_gc_tells_of_an_error_without_words(
     monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    def fail(_: Engine) -> NoReturn:
+    def fail(_: Engine, **__: object) -> NoReturn:
         raise OperationalError("SELECT 1", {}, psycopg.OperationalError(""))
 
     monkeypatch.setenv("TRAIND_DATABASE_URL", database_url)
