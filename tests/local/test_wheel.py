@@ -6,13 +6,13 @@ import importlib.metadata
 import shutil
 import subprocess
 import sys
-import venv
 import zipfile
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.local.environments import bare_environment
 from tests.local.up import Up, traind
 
 ROOT = Path(__file__).parents[2]
@@ -43,19 +43,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path) -> str:
-    """A bare environment outside the clone with the wheel and what it asks for, so a missing requirement is seen."""
-    folder = wheel.parent / "environment"
-    venv.create(folder)
-    executable = folder / "bin" / "python"
-    install = [sys.executable, "-m", "pip", "--python", str(executable), "install", "--quiet"]
-    done = subprocess.run(
-        [*install, "--constraint", str(ROOT / "constraints.txt"), f"{wheel}[local]"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return str(executable)
+    """Outside the clone, with the wheel and what it asks for: a missing requirement is seen."""
+    return str(bare_environment(wheel.parent / "environment", wheel, extra="local"))
 
 
 def test_everything_is_in_the_wheel(wheel: Path) -> None:
@@ -80,7 +69,7 @@ def test_the_native_kernel_is_in_it_and_fits_its_sources(python: str) -> None:
     assert done.stdout.startswith("native ("), done.stderr
 
 
-def test_a_service_and_a_job_run_from_it_alone(python: str, data_dir: Path) -> None:
+def test_a_service_and_a_job_run_from_it_alone(python: str, data_dir: Path, tmp_path: Path) -> None:
     rooms = "api, jobs, local, migrations, optim_core, traind, worker"
     code = f"import {rooms}; print(*(room.__file__ for room in ({rooms})), sep='\\n')"
     imported = subprocess.run([python, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
@@ -103,7 +92,7 @@ def test_a_service_and_a_job_run_from_it_alone(python: str, data_dir: Path) -> N
         assert job.returncode == 0, job.stderr
         watched = traind("watch", job.stdout.strip(), *here, python=python)
         assert watched.returncode == 0, watched.stderr
-        weights = data_dir.with_name("model.safetensors")
+        weights = tmp_path / "model.safetensors"
         taken = traind("download", job.stdout.strip(), "-o", str(weights), *here, python=python)
         assert taken.returncode == 0, taken.stderr
         code = f"import traind; print(traind.load_model({str(weights)!r}).classes[7])"
