@@ -18,15 +18,14 @@ from api.schemas import (
     DryRun,
     Event,
     Failure,
-    HeldJob,
     Job,
     JobLinks,
     NonFinite,
     Progress,
     Summary,
     WaitingFor,
-    Worker,
 )
+from api.worker_schemas import HeldJob, Worker
 from jobs import queries
 from jobs.queries import AttemptRow, BlobRow, CheckpointRow, CheckRow, EventRow, JobRow, WorkerRow
 from jobs.states import Kind, State

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Reader
 from api.openapi import problems
-from api.schemas import WorkerList
 from api.service import ServiceDep
 from api.views import worker_view
+from api.worker_schemas import WorkerList
 from jobs import queries
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"])
