@@ -144,8 +144,8 @@ class Service:
     def _start_ours(self, started: ExitStack, family: Family, servers: Servers, listening_fd: int) -> None:
         """Worker first, so that the API stops first."""
         environment = {
-            "TRAIND_SCRATCH_DIR": str(self.data_dir / "scratch"),
             **os.environ,
+            "TRAIND_SCRATCH_DIR": os.environ.get("TRAIND_SCRATCH_DIR") or str(self.data_dir / "scratch"),
             **self._extra,
             "TRAIND_DATABASE_URL": servers.database_url,
             "TRAIND_REDIS_URL": servers.redis_url,

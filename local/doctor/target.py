@@ -92,7 +92,7 @@ def _redis_url(folder: Path) -> str | None:
 
 def _scratch_dir(settings: Settings, folder: Path, *, local: bool) -> Path:
     """As `traind up` sets it, where it is the one to do so."""
-    if local and "TRAIND_SCRATCH_DIR" not in os.environ:
+    if local and not os.environ.get("TRAIND_SCRATCH_DIR"):
         return folder / "scratch"
     return settings.scratch_dir
 

@@ -114,8 +114,9 @@ def test_a_worker_that_cannot_start_is_told_instead_of_the_url(data_dir: Path) -
 def test_it_starts_under_a_long_tmpdir(data_dir: Path, tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 120)
     folder.mkdir()
-    with closing(Up(data_dir, TMPDIR=str(folder))) as up:
+    with closing(Up(data_dir, TMPDIR=str(folder), TRAIND_SCRATCH_DIR="")) as up:
         assert up.alive()
+        assert list((data_dir / "scratch").glob("worker-*")), "an empty variable is one that is not set"
 
 
 def test_a_taken_port_is_an_error(data_dir: Path) -> None:
