@@ -115,7 +115,8 @@ class Lifecycle(RuleBasedStateMachine):
     def submit(self, turn: Turn) -> None:
         max_attempts = 1 + turn.what % 3
         resources = {"queue": self.queue, "max_attempts": max_attempts}
-        self.touched = add_job(self.engine, self.project_id, resources=resources)
+        kept = {"keep_last": None}  # a story knows no retention
+        self.touched = add_job(self.engine, self.project_id, resources=resources, checkpoints=kept)
         self.stories[self.touched] = Story(self.touched, max_attempts)
 
     def wake(self, turn: Turn) -> None:
