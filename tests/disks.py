@@ -41,9 +41,9 @@ def fill(disk: Path) -> Path:
 
 
 def fill_but(disk: Path, left_bytes: int) -> Path:
-    """A file that takes all but `left_bytes`, at once."""
+    """A file that takes all but `left_bytes`, at once, beside what it takes already."""
     filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+    with filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
         for _ in range(max(0, shutil.disk_usage(disk).free - left_bytes) // 4_096):
             file.write(bytes(4_096))
     return filler

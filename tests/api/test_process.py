@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from sqlalchemy import Engine
 
+from api.health import address
 from tests.api.process import ApiProcess, environment, serve
 from tests.api.project import Project, new_project
 from tests.conftest import Servers
@@ -99,6 +100,11 @@ def test_settings_that_cannot_be_used_are_told_in_one_message(settings: dict[str
     assert len(found.stderr.splitlines()) == 1
 
 
+def started(host: str, port: int) -> None:
+    """Returns when the api answers, which may take longer on a busy machine than a health check waits."""
+    assert httpx2.get(f"{address(host, port)}/livez", trust_env=False, timeout=60).status_code == 200
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "::1"])
 def test_health_asks_the_address_and_no_proxy(host: str) -> None:
     """The api's databases are not there, so a health check that reached it says so."""
@@ -106,6 +112,7 @@ def test_health_asks_the_address_and_no_proxy(host: str) -> None:
         command = [sys.executable, "-m", "api", "--fd", str(listener.fileno())]
         port = str(listener.getsockname()[1])
         with subprocess.Popen(command, env=environment(**NOWHERE), pass_fds=[listener.fileno()], stderr=-3) as process:
+            started(host, int(port))
             asked = environment(host=host, port=port) | {"http_proxy": "http://127.0.0.1:1", "NO_PROXY": ""}
             found = subprocess.run(
                 [sys.executable, "-m", "api.health"], check=False, env=asked, capture_output=True, text=True

@@ -44,6 +44,7 @@ def test_a_job_is_accepted_with_every_default_filled(project: Project) -> None:
         "epoch": None,
         "rate_steps_per_second": None,
         "eta_seconds": None,
+        "no_room": None,
     }
     assert project.http.get(answer.headers["Location"]).json() == job
 

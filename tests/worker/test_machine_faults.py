@@ -28,6 +28,8 @@ HUGE = BRIEF | {
     "model": {"name": "mlp", "hidden": [30_000, 30_000]},
 }
 """3.6 GB of weights."""
+ANY = {"WORKER_MEMORY_BYTES": str(1 << 40)}
+"""A worker that takes it nevertheless."""
 FASHION = BRIEF | {"dataset": {"name": "fashion_mnist"}}
 FIRST_FILE = "train-images-idx3-ubyte.gz"
 
@@ -37,7 +39,7 @@ class TestMemory:
         self, service: Service, start: StartWorker, queue: str
     ) -> None:
         """The worker, its fork server and the trainer share the limit; the trainer asks to be killed first."""
-        with memory_group(600 * MEBIBYTE) as group, start("narrow") as worker:
+        with memory_group(600 * MEBIBYTE) as group, start("narrow", **ANY) as worker:
             group.add([worker.pid, *(child.pid for child in psutil.Process(worker.pid).children(recursive=True))])
             small = service.submit(LONG, queue=queue)
             service.wait_step(small, 50)
@@ -58,7 +60,7 @@ class TestMemory:
         self, service: Service, start: StartWorker, queue: str
     ) -> None:
         """A limit on the address space (ulimit -v): the allocation fails, nobody is killed."""
-        with start("refused") as worker:
+        with start("refused", **ANY) as worker:
             server = worker.fork_server()
             limit = server.memory_info().vms + 2_048 * MEBIBYTE
             server.rlimit(psutil.RLIMIT_AS, (limit, limit))
