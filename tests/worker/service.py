@@ -37,15 +37,15 @@ BRIEF = {
     "checkpoints": {"keep_last": None},
 }
 LONG = BRIEF | {"training": {"steps": 1_000_000, "threads": 1, "log_every": 50, "checkpoint_every": 200}}
-MEDIUM = BRIEF | {"training": {"steps": 6_000, "threads": 1, "log_every": 10, "checkpoint_every": 200}}
-"""Some seconds: long enough to be interrupted, short enough to be waited for."""
-MEDIUM_STEPS = list(range(10, 6_001, 10))
+MEDIUM = BRIEF | {"training": {"steps": 12_000, "threads": 1, "log_every": 10, "checkpoint_every": 200}}
+"""Five seconds on a quick machine: long enough to be interrupted, short enough to be waited for."""
+MEDIUM_STEPS = list(range(10, 12_001, 10))
 """The steps of its points in one line of history, nothing doubled and nothing dropped."""
 
-LASTING = BRIEF | {"training": {"steps": 12_000, "threads": 1, "log_every": 10, "checkpoint_every": 500}}
+LASTING = BRIEF | {"training": {"steps": 24_000, "threads": 1, "log_every": 10, "checkpoint_every": 1_000}}
 """The same twice as long, for what must find it running more than once."""
-LASTING_STEPS = list(range(10, 12_001, 10))
-LASTING_CHECKPOINTS = list(range(500, 12_001, 500))
+LASTING_STEPS = list(range(10, 24_001, 10))
+LASTING_CHECKPOINTS = list(range(1_000, 24_001, 1_000))
 
 
 @dataclass(frozen=True)

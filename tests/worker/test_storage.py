@@ -67,11 +67,11 @@ def test_the_last_checkpoint_waits_for_room(service: Service, start: StartWorker
         service.wait(job_id, lambda job: job.state == "running")
         filler = fill_but(disk, MEBIBYTE)
         (waits,) = until(lambda: told(service, job_id, "checkpoint-waits"), bool)
-        assert (waits["kind"], waits["step"]) == ("final", 6_000)
+        assert (waits["kind"], waits["step"]) == ("final", MEDIUM["training"]["steps"])
         assert service.job(job_id).state == "running"
         filler.unlink()
         job = service.wait_final(job_id)
-    assert (job.state, job.attempt, job.saved_step) == ("succeeded", 1, 6_000)
+    assert (job.state, job.attempt, job.saved_step) == ("succeeded", 1, MEDIUM["training"]["steps"])
 
 
 def test_one_that_has_waited_long_enough_costs_no_attempt(
@@ -93,7 +93,7 @@ def test_one_that_has_waited_long_enough_costs_no_attempt(
         job = service.wait_final(job_id)
     assert (job.state, job.attempt) == ("succeeded", 2)
     assert codes(service, job_id) == ["storage-full"]
-    assert saved <= service.attempts(job_id)[1].from_step < 6_000
+    assert saved <= service.attempts(job_id)[1].from_step < MEDIUM["training"]["steps"]
 
 
 def test_a_pause_that_finds_no_room_goes_back_to_the_checkpoint_before(
