@@ -61,6 +61,13 @@ def test_a_closed_stdout_is_an_error_and_a_closed_stderr_none() -> None:
     assert (silent.returncode, "d" in silent.stdout) == (0, True)
 
 
+@pytest.mark.parametrize(("arguments", "said"), [(("submit", "-"), "found nothing"), (("rm", JOB["id"]), "say --yes")])
+def test_a_closed_stdin_is_empty_and_no_terminal(arguments: tuple[str, ...], said: str) -> None:
+    with scripted() as service:
+        done = shell(arguments, "<&-", service.url)
+    assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+
+
 INTERRUPTED_WHILE_IT_IMPORTS = """
 import signal, sys
 

@@ -14,13 +14,16 @@ _WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF,
 def open_closed_ones() -> None:
     """Give a closed stream its descriptor back, so that no file that is opened later takes it.
 
-    A write to a standard output that was closed still fails; what goes to a closed standard error is dropped.
+    A write to a standard output that was closed still fails; what goes to a closed standard error is dropped, and a
+    closed standard input is empty.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_WRONLY if descriptor == 2 else os.O_RDONLY)
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115  open as long as the process
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  open as long as the process
     if sys.stderr is None:
