@@ -22,12 +22,14 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import InterfaceError, OperationalError
+from psycopg.errors import UndefinedColumn, UndefinedTable
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
+from jobs.database import schema_fault
 from traind.errors import InvalidSpec, TraindError
 
 log = structlog.get_logger("api")
@@ -193,6 +195,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _invalid_parameter)
     app.add_exception_handler(ClientDisconnect, _client_disconnect)
+    app.add_exception_handler(ProgrammingError, _another_schema)
     for unavailable in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(unavailable, _database_unavailable)
 
@@ -251,6 +254,18 @@ async def _database_unavailable(request: Request, error: Exception) -> JSONRespo
     log.warning("database unavailable", error=type(error).__name__, reason=_short(str(getattr(error, "orig", error))))
     detail = "the database does not answer; send the request again, a submit with the same Idempotency-Key"
     return problem(request, "database-unavailable", detail, headers={"Retry-After": "1"})
+
+
+def _another_schema(request: Request, error: Exception) -> JSONResponse:
+    """An api that is newer than the database, or whose database was never migrated, misses tables and columns."""
+    if not isinstance(getattr(error, "orig", None), UndefinedTable | UndefinedColumn):
+        raise error
+    with request.app.state.service.engine.connect() as connection:
+        fault = schema_fault(connection)
+    if fault is None:
+        raise error
+    log.warning("not migrated", reason=fault)
+    return problem(request, "not-ready", fault)
 
 
 def _short(text: str) -> str:

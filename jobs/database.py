@@ -8,6 +8,7 @@ lock outlives a lease.
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,6 +27,8 @@ from jobs.patience import bound, server_limits
 from jobs.tables import meta
 
 IDLE_IN_TRANSACTION_SECONDS = 10
+_OURS = r"-c datestyle=ISO -c extra_float_digits=1 -c default_transaction_isolation=read\ committed"
+"""What the code takes for granted, whatever the server, its database, the user's role or the URL set."""
 API_POOL_SIZE = 16
 """Connections of one api process, at most."""
 WORKER_POOL_SIZE = 8
@@ -116,9 +119,9 @@ def connect_arguments(url: str, *, silence_seconds: float | None = None) -> tupl
         idle = math.ceil(silence_seconds)
         ours += f" -c tcp_keepalives_idle={idle} -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
         ours += f" -c tcp_user_timeout={idle + 30}s"
-    options = f"{ours} {given if isinstance(given, str) else ' '.join(given)}".strip()
+    options = f"{ours} {given if isinstance(given, str) else ' '.join(given)} {_OURS}"
     address = parsed.set(drivername="postgresql+psycopg").difference_update_query(["options"])
-    return address, {"connect_timeout": 5, "options": options, **_KEEPALIVE}
+    return address, {"connect_timeout": 5, "client_encoding": "utf8", "options": options, **_KEEPALIVE}
 
 
 def alembic_config() -> Config:
@@ -146,6 +149,17 @@ def head_revision() -> str:
 def current_revision(conn: Connection) -> str | None:
     """The revision the database is at; None where it was never migrated."""
     return MigrationContext.configure(conn).get_current_revision()
+
+
+def schema_fault(conn: Connection) -> str | None:
+    """What is wrong with the schema's revision and the remedy; None if it is the one that this code needs."""
+    revision = current_revision(conn)
+    if revision == _head():
+        return None
+    return f"the database is at revision {revision or 'none'}, this api needs {_head()}: run `traind db upgrade`"
+
+
+_head = cache(head_revision)
 
 
 def cluster_id(conn: Connection) -> UUID:

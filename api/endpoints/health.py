@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.metadata import version
 
 import redis
@@ -16,7 +15,7 @@ from api.errors import NotReady
 from api.openapi import problems
 from api.schemas import Live, Ready, Root
 from api.service import Service, ServiceDep
-from jobs.database import current_revision, head_revision
+from jobs.database import schema_fault
 
 log = structlog.get_logger("api")
 router = APIRouter(tags=["health"])
@@ -50,22 +49,17 @@ def readyz(service: ServiceDep) -> Ready:
     are then taken and wait.
     """
     with service.engine.begin() as connection:
-        revision = current_revision(connection)
+        fault = schema_fault(connection)
         only_reads = connection.execute(text("SHOW transaction_read_only")).scalar_one() == "on"
     if only_reads:
         raise NotReady("the database only reads, as after a failover: lead TRAIND_DATABASE_URL to the primary")
-    if revision != _head():
-        raise NotReady(
-            f"the database is at revision {revision or 'none'}, this api needs {_head()}: run `traind db upgrade`"
-        )
+    if fault:
+        raise NotReady(fault)
     degraded = [] if _redis_answers(service) else ["redis"]
     if (lack := service.storage.lack()) is not None:
         log.warning("the database has no room for checkpoints", reason=lack)
         degraded.append("storage")
     return Ready(status="degraded" if degraded else "ok", degraded=degraded)
-
-
-_head = cache(head_revision)
 
 
 def _redis_answers(service: Service) -> bool:

@@ -121,6 +121,18 @@ def test_a_defect_is_500_without_its_inside(own_app: TestClient, database_url: s
     assert answer.json()["request_id"] == answer.headers["X-Request-Id"]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("lack", ["ALTER TABLE api_key RENAME TO lost", "ALTER TABLE job DROP COLUMN created_by"])
+def test_an_api_newer_than_its_database_says_so(own_app: TestClient, method: str, lack: str) -> None:
+    with own_app.app.state.service.engine.begin() as conn:  # type: ignore[attr-defined]
+        key = keys.create(conn, 1, name="t", scopes=["write"])
+        conn.execute(text("UPDATE alembic_version SET version_num = '0001_first'"))
+        conn.execute(text(lack))
+    answer = own_app.request(method, "/v1/jobs", json=SPEC, headers={"Authorization": f"Bearer {key}"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "not-ready")
+    assert "run `traind db upgrade`" in answer.json()["detail"]
+
+
 def test_a_database_that_is_not_migrated_is_not_ready(own_app: TestClient) -> None:
     with own_app.app.state.service.engine.begin() as conn:  # type: ignore[attr-defined]
         conn.execute(text("UPDATE alembic_version SET version_num = 'elsewhere'"))

@@ -154,7 +154,23 @@ def test_a_plain_url_gets_the_driver_and_keeps_what_it_says(scheme: str) -> None
     address, arguments = connect_arguments(f"{scheme}://me:secret@host/db?options=-c%20work_mem%3D8MB&sslmode=require")
     assert address.drivername == "postgresql+psycopg"
     assert dict(address.query) == {"sslmode": "require"}
-    assert arguments["options"] == "-c idle_in_transaction_session_timeout=10s -c work_mem=8MB"
+    assert str(arguments["options"]).startswith("-c idle_in_transaction_session_timeout=10s -c work_mem=8MB ")
+
+
+@pytest.mark.parametrize(
+    ("setting", "other", "needed"),
+    [
+        ("client_encoding", "SQL_ASCII", "UTF8"),
+        ("datestyle", "German", "ISO, DMY"),
+        ("default_transaction_isolation", "serializable", "read committed"),
+        ("extra_float_digits", "0", "1"),
+    ],
+)
+def test_a_session_is_as_the_code_needs_it(engine: Engine, setting: str, other: str, needed: str) -> None:
+    asked = {"client_encoding": other} if setting == "client_encoding" else {"options": f"-c {setting}={other}"}
+    url = engine.url.update_query_dict(asked).render_as_string(hide_password=False)
+    with make_engine(url, application_name="tests", pool_size=0).connect() as conn:
+        assert conn.execute(text(f"SHOW {setting}")).scalar_one() == needed
 
 
 def test_the_server_may_not_give_a_silent_session_up_before_its_time(engine: Engine) -> None:
