@@ -50,6 +50,8 @@ def judge_database_url(url: str) -> None:
         _, options = PGDialect_psycopg().create_connect_args(address)  # type: ignore[no-untyped-call]
     except ArgumentError:
         raise ValueError("the URL names several hosts and another number of ports") from None
+    if "replication" in options:
+        raise ValueError("replication makes connections that run no statements; remove it from the URL")
     for name in sorted(set(options) - _libpq_options()):
         raise ValueError(
             f"{_shown(name)} is no option of PostgreSQL's libpq, but of another driver's; remove it from the URL"
@@ -122,7 +124,10 @@ def _judge_redis_address(url: str) -> None:
 
 def _judge_redis_options(scheme: str, given: list[tuple[str, str]]) -> None:
     known = _REDIS_OPTIONS + (_TLS_OPTIONS if scheme == "rediss" else ())
+    names = [name for name, _ in given]
     for name, value in given:
+        if names.count(name) > 1:
+            raise ValueError(f"{_shown(name)} is given twice")
         if name in _TLS_OPTIONS and scheme != "rediss":
             raise ValueError(f"{name} needs a rediss:// URL, which is Redis over TLS")
         if name not in known:

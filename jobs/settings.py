@@ -15,7 +15,7 @@ from traind.errors import TraindError
 from traind.spec import QUEUE_NAME
 
 WEEK_SECONDS = 604_800
-Seconds = Annotated[float, Field(gt=0, le=WEEK_SECONDS, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0.01, le=WEEK_SECONDS, allow_inf_nan=False)]
 QUEUES = {"cpu": ("default",), "cuda": ("cuda", "default")}
 
 
@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     """CPU threads of a trainer whose job does not say. If not given, they follow the cost of the job's steps: from
     one, for small models, to all usable cores."""
 
-    worker_memory_bytes: Annotated[int, Field(ge=2**28)] | None = None
+    worker_memory_bytes: Annotated[int, Field(ge=2**28, le=2**60)] | None = None
     """Memory that a trainer on the CPU may use: the worker claims only jobs that are expected to fit. If not given,
     that of the machine, or the limit of the worker's cgroup if that is less; a worker with a GPU claims any job."""
 
@@ -176,6 +176,13 @@ class Settings(BaseSettings):
             str(value).encode()
         except UnicodeEncodeError:
             raise ValueError("the path is not UTF-8; choose a folder with another name") from None
+        return value
+
+    @field_validator("database_dir")
+    @classmethod
+    def _there(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise ValueError("there is no such folder on this machine; name one on the database's disk, or unset it")
         return value
 
     @field_validator("heartbeat_seconds")

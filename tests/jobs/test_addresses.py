@@ -32,6 +32,7 @@ from jobs.doorbell import broker_url
         ("redis://h?hunter-2=1", "one of the options"),
         ("redis://h?ssl_cert_reqs=none", "needs a rediss://"),
         ("rediss://h?ssl_cert_reqs=CERT_REQUIRED", "none, optional, required"),
+        ("rediss://h?ssl_cert_reqs=required&ssl_cert_reqs=none", "ssl_cert_reqs is given twice"),
         ("rediss://h?ssl_check_hostname=maybe", "true or false"),
         ("rediss://h?ssl_ca_certs=/nonexistent/ca", "ssl_ca_certs names a file"),
         ("unix://", "socket's file"),
@@ -66,6 +67,7 @@ def test_what_is_no_redis_is_refused(url: str, said: str) -> None:
         ("postgresql://h/d?host=a,b&port=1,2,3", "another number of ports"),
         ("postgresql://h/d?sslrootcert=/nonexistent/ca", "sslrootcert names a file"),
         ("postgresql://h/d?service=nowhere", "service"),
+        ("postgresql://h/d?replication=true", "replication makes"),
     ],
 )
 def test_what_is_no_postgres_is_refused(url: str, said: str) -> None:
