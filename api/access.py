@@ -43,8 +43,8 @@ class Access:
             return
         request = Request(scope, receive)
         offered = request.headers.get("x-request-id", "")
-        request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        own_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+        request_id = scope.setdefault("state", {}).setdefault("request_id", own_id)
         started, status, n_bytes = time.perf_counter(), 0, 0
 
         async def tracked(message: Message) -> None:

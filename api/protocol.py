@@ -132,7 +132,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer with the problem, unless another answer is under way, and close the connection."""
         state: dict[str, Any] = {"request_id": uuid.uuid4().hex}
         if self.cycle is not None and not self.cycle.response_complete:
-            state = self.cycle.scope.setdefault("state", state)
+            own_id, state = state["request_id"], self.cycle.scope["state"]
+            state.setdefault("request_id", own_id)  # what came at once with the head is seen before the app runs
             state[CUT_OFF] = code
             answerable = self._awaits == "body" and not (self.cycle.response_started or self.pipeline)
         else:

@@ -101,6 +101,15 @@ def test_what_is_not_http_is_answered_with_a_problem(strict: ApiProcess, noise: 
     assert (entry["code"], entry["status"]) == ("malformed-request", 400)
 
 
+@pytest.mark.parametrize("body", [b"gzip\r\n\r\n", b"chunked\r\n\r\nhello\r\n"], ids=["coding", "chunk"])
+def test_a_body_that_is_not_http_and_comes_with_its_head(strict: ApiProcess, mine: Project, body: bytes) -> None:
+    head, _, _ = post(mine, 0).partition(b"Content-Length")
+    with connect(strict) as connection:
+        connection.sendall(head + b"Transfer-Encoding: " + body)
+        problem = refused(rest(connection), "malformed-request")
+    assert strict.logged(problem["request_id"])[-1]["status"] == 400
+
+
 @pytest.mark.parametrize(
     "head",
     [
