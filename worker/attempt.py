@@ -84,9 +84,9 @@ class Attempt:
 
     @property
     def fault(self) -> str | None:
-        """What it ended by, if that was a fault of this machine."""
+        """What it ended by, if that was a fault of this machine; the database's room is not."""
         ending = self._verdict.ending
-        if not isinstance(ending, Crash) or ending.error["code"] not in MACHINE_FAULTS:
+        if not isinstance(ending, Crash) or ending.error["code"] not in MACHINE_FAULTS - {"storage-full"}:
             return None
         return f"{ending.error['code']}: {ending.error['message']}"
 

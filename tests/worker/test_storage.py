@@ -121,3 +121,12 @@ def test_a_quota_and_a_divergence_that_names_what_was_saved(alone: Service, tmp_
     (skipped,) = told(alone, job.id, "checkpoint-skipped")
     assert skipped["step"] == 1
     assert "TRAIND_MAX_STORED_BYTES" in str(skipped["reason"])
+
+
+def test_a_quota_too_small_for_a_job_makes_no_worker_ill(alone: Service, tmp_path: Path) -> None:
+    settings = {"MAX_STORED_BYTES": "1000", "STORAGE_WAIT_SECONDS": "0.1"}
+    with start_worker(alone.database_url, alone.redis_url, tmp_path / "quota", **settings) as worker:
+        job_id = alone.submit(BRIEF)
+        until(lambda: codes(alone, job_id), lambda seen: seen == ["storage-full"] * 2)
+        alone.cancel(job_id)
+    assert "machine is ill" not in worker.log
