@@ -71,8 +71,10 @@ def test_a_server_that_does_not_say_cannot_be_looked_at(engine: Engine, database
         asking.dispose()
 
 
-def test_a_folder_that_is_not_there_is_no_disk(engine: Engine, tmp_path: Path) -> None:
-    assert storage(engine, database_dir=tmp_path / "none", min_free_disk_bytes=2**60).lack() is None
+def test_a_folder_that_is_gone_is_no_disk(engine: Engine, tmp_path: Path) -> None:
+    found = storage(engine, database_dir=tmp_path, min_free_disk_bytes=2**60)
+    tmp_path.rmdir()
+    assert found.lack() is None
 
 
 def test_the_quota_counts_all_checkpoints(engine: Engine, project_id: int) -> None:
