@@ -217,20 +217,6 @@ def test_methods(http: httpx2.Client, method: str) -> None:
     assert answer.headers["Allow"] == "GET, POST"
 
 
-def test_what_is_not_http_ends_the_connection_and_nothing_else(api: ApiProcess, http: httpx2.Client) -> None:
-    for noise in (
-        b"\x16\x03\x01\x02\x00",
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"BREW /v1/jobs HTTP/1.1\r\n\r\n",
-        b"POST /v1/jobs HTTP/1.1\r\nContent-Length: x\r\n\r\n",
-    ):
-        with _connect(api) as connection:
-            connection.sendall(noise + b"\r\n\r\n")
-            answer = connection.recv(1_000)
-            assert not answer or answer.startswith(b"HTTP/1.1 4")
-    assert http.get("/v1/jobs").status_code == 200
-
-
 def test_a_client_that_leaves_in_the_middle_of_its_body_changes_nothing(api: ApiProcess, project: Project) -> None:
     key = project.http.headers["Authorization"]
     head = (

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +13,16 @@ import pytest
 from sqlalchemy import Engine
 
 from api.errors import KINDS, MEDIA_TYPE
+from tests.api.conversation import conversation
 from tests.api.process import ApiProcess, serve
 from tests.api.project import Project, new_project
 from tests.conftest import Servers
 
 SECONDS = 2.0
 """The read timeout of the tests' api."""
+TICK = SECONDS / 8
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +49,6 @@ def rest(connection: socket.socket) -> bytes:
     while part := connection.recv(65_536):
         parts.append(part)
     return b"".join(parts)
-
-
-def answered(connection: socket.socket, end: bytes) -> bytes:
-    """What comes, up to `end`."""
-    answer = b""
-    while end not in answer:
-        part = connection.recv(65_536)
-        assert part, answer
-        answer += part
-    return answer
 
 
 def refused(answer: bytes, code: str) -> dict[str, Any]:
@@ -115,7 +106,7 @@ def test_a_body_that_is_not_http_and_comes_with_its_head(strict: ApiProcess, min
     [
         GET + b"".join(b"X-%d: y\r\n" % i for i in range(101)),
         GET + b"X-Long: " + b"y" * 70_000 + b"\r\n",
-        GET + b"X-Endless: " + b"y" * 1_000_000,
+        GET + b"X-Endless: " + b"y" * 100_000,
         b"GET /" + b"y" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n",
     ],
     ids=["many", "long", "endless", "address"],
@@ -126,65 +117,91 @@ def test_a_head_that_is_too_large_is_431(strict: ApiProcess, head: bytes) -> Non
         refused(rest(connection), "head-too-large")
 
 
-def test_who_sends_too_slowly_is_cut_off(strict: ApiProcess, mine: Project) -> None:
-    starts = {
-        "nothing": b"",
-        "head": GET,
-        "after a request": GET + b"\r\n" + GET,
-        "line ends": b"\r\n",
-        "body": post(mine, 100) + b"{",
-        "dripping head": GET + b"X: ",
-        "dripping body": post(mine, 10_000) + b"{",
-    }
-    connections = {name: connect(strict) for name in starts}
-    for name, start in starts.items():
-        connections[name].sendall(start)
-    began = time.monotonic()
-    while time.monotonic() < began + 1.2 * SECONDS:
-        time.sleep(SECONDS / 10)
-        for name in ("dripping head", "dripping body"):
-            with contextlib.suppress(ConnectionError):  # once it is cut off
-                connections[name].sendall(b" ")
-    answers = {name: rest(connection) for name, connection in connections.items()}
-    for connection in connections.values():
-        connection.close()
-    assert time.monotonic() - began < 15 * SECONDS
-    assert answers.pop("nothing") == b""
-    first, _, second = answers.pop("after a request").partition(b'{"status":"ok"}')
-    assert first.startswith(b"HTTP/1.1 200 ")
-    for answer in (second, *answers.values()):
-        refused(answer, "request-timeout")
-    entry = strict.logged(refused(answers["body"], "request-timeout")["request_id"])[-1]
+def test_what_does_not_come_in_time_is_refused_logged_and_not_stored(strict: ApiProcess, mine: Project) -> None:
+    with connect(strict) as connection:
+        connection.sendall(post(mine, 100) + b"{")
+        problem = refused(rest(connection), "request-timeout")
+    entry = strict.logged(problem["request_id"])[-1]
     assert (entry["path"], entry["status"]) == ("/v1/jobs", 408)
     assert mine.http.get("/v1/jobs").json()["jobs"] == []
 
 
-def test_a_slow_but_steady_body_arrives(strict: ApiProcess, mine: Project) -> None:
-    document = json.dumps(mine.spec()).encode()
-    pieces = [b" " * 1_000] * 12 + [document]
-    with connect(strict) as connection:
-        connection.sendall(post(mine, sum(map(len, pieces))))
-        for piece in pieces:
-            time.sleep(SECONDS / 8)
-            connection.sendall(piece)
-        assert answered(connection, b"\r\n").startswith(b"HTTP/1.1 202 ")
+@pytest.mark.parametrize(
+    ("start", "drip", "until"),
+    [
+        (GET, b"", SECONDS),
+        (b"\r\n", b"", SECONDS),
+        (GET + b"X: ", b"y", SECONDS),
+        (POST + b"{", b"", SECONDS),
+        (POST + b"{", b" ", SECONDS + TICK),
+    ],
+    ids=["head", "line ends", "dripping head", "body", "dripping body"],
+)
+def test_who_sends_too_slowly_is_cut_off_at_the_bound(start: bytes, drip: bytes, until: float) -> None:
+    with conversation(SECONDS) as client:
+        client.say(start)
+        while not (answer := client.heard()) and client.now < 2 * SECONDS:
+            client.wait(TICK)
+            client.say(drip)
+        refused(answer, "request-timeout")
+        assert (client.now, client.closed) == (until, True)
 
 
-def test_a_pause_between_requests_and_a_slow_download_are_fine(strict: ApiProcess, mine: Project) -> None:
-    mine.submit()
-    content = bytes(12_000_000)
-    path = f"/v1/checkpoints/{mine.checkpoint(mine.start(), step=1, model=content)}/content"
-    with connect(strict) as connection:
+def test_who_says_nothing_is_left_without_an_answer() -> None:
+    with conversation(SECONDS) as client:
+        client.wait(SECONDS - TICK)
+        assert (client.heard(), client.closed) == (b"", False)
+        client.wait(TICK)
+        assert (client.heard(), client.closed) == (b"", True)
+
+
+def test_the_second_head_has_the_bound_of_the_first() -> None:
+    with conversation(SECONDS) as client:
+        client.say(GET + b"\r\n" + GET)
+        assert client.heard().startswith(b"HTTP/1.1 200 ")
+        client.wait(SECONDS)
+        refused(client.heard(), "request-timeout")
+
+
+def test_a_slow_but_steady_body_arrives() -> None:
+    """Each silence is a little shorter than the bound, and the whole takes ten times as long."""
+    with conversation(SECONDS) as client:
+        client.say(POST)
+        for _ in range(10):
+            client.wait(SECONDS - TICK)
+            client.say(bytes(1_000))
+        assert b"10000 bytes;" in client.heard()
+
+
+def test_a_client_is_not_to_blame_for_what_the_service_does_not_read() -> None:
+    with conversation(SECONDS) as client:
+        client.busy = True
+        client.say(POST.replace(b"10000", b"200000") + bytes(150_000))
+        client.wait(10 * SECONDS)
+        client.busy = False
+        client.say(bytes(50_000))
+        assert b"200000 bytes;" in client.heard()
+
+
+def test_an_answer_and_the_pause_before_the_next_request_may_take_longer() -> None:
+    with conversation(SECONDS) as client:
         for _ in range(2):
-            connection.sendall(GET + b"\r\n")
-            assert answered(connection, b'{"status":"ok"}').startswith(b"HTTP/1.1 200 ")
-            time.sleep(1.2 * SECONDS)
-    with mine.http.stream("GET", path) as answer:
-        parts = answer.iter_raw(1_000_000)
-        received = next(parts)
-        time.sleep(1.5 * SECONDS)
-        received += b"".join(parts)
-    assert received == content
+            client.busy = True
+            client.say(GET + b"\r\n")
+            client.wait(10 * SECONDS)
+            assert client.heard() == b""
+            client.busy = False
+            assert client.heard().startswith(b"HTTP/1.1 200 ")
+            client.wait(2 * SECONDS)
+        assert (client.heard(), client.closed) == (b"", False)
+
+
+def test_a_slow_download_is_fine() -> None:
+    with conversation(SECONDS) as client:
+        client.content = bytes(5_000_000)
+        client.say(GET + b"\r\n")
+        client.wait(10 * SECONDS)
+        assert client.heard().count(0) == 5_000_000
 
 
 def test_requests_in_one_piece_are_all_answered(strict: ApiProcess) -> None:
