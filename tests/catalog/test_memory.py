@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobs.catalog import resolve
-from jobs.catalog.memory import BASE_BYTES, BLOCK_BYTES, estimate, refuse_above
+from jobs.catalog.memory import BASE_BYTES, BLOCK_BYTES, SLACK, estimate, refuse_above
 from traind.errors import InvalidSpec
 from traind.spec import JobSpec, Resolved
 from worker.training import data, evaluate
@@ -57,11 +57,15 @@ def test_a_rule_about_updates_costs_a_copy_of_the_parameters() -> None:
 
 def test_a_larger_batch_model_or_dataset_needs_more() -> None:
     assert estimated(training={"batch_size": "full"}) > estimated() > BASE_BYTES
-    assert estimated(model=WIDE | {"dropout": 0.5}, training={"batch_size": "full"}) > estimated(
-        training={"batch_size": "full"}
-    )
     small, large = ({"name": "synthetic_regression", "n_samples": n} for n in (1_000, 1_000_000))
     assert estimated(dataset=large) > estimated(dataset=small) + 4 * 20 * 999_000
+
+
+def test_dropout_keeps_its_output_and_its_mask() -> None:
+    full: dict[str, Any] = {"training": {"batch_size": "full"}}
+    more = estimated(model=WIDE | {"dropout": 0.5}, **full) - estimated(**full)
+    values = 2 * (1024 + 1024) * resolve(spec()).n_train
+    assert more == pytest.approx(SLACK * 4 * values, abs=1)
 
 
 def test_a_job_for_a_gpu_has_no_estimate_and_is_not_refused() -> None:

@@ -20,15 +20,15 @@ def seeded(
     i: int, seed: int, optimizer: dict[str, Any], last: float | None, best: float, **values: Any
 ) -> dict[str, Any]:
     one = job(i, optimizer, **metrics(last, best), **values)
-    one["spec"]["training"] = {"seed": seed, "epochs": 3}
+    one["spec"] |= {"training": {"seed": seed, "epochs": 3}, "name": f"run {i}", "labels": {"run": str(i)}}
     return one
 
 
 JOBS = [
-    seeded(0, 0, SGD, 0.5, 0.6, labels={"a": "b"}, name="x"),
+    seeded(0, 0, SGD, 0.5, 0.6),
     seeded(1, 1, SGD, 0.7, 0.9),
     seeded(2, 2, SGD, None, 0.99, state="diverged"),
-    seeded(3, 3, SGD, 0.1, 0.1, state="running"),
+    seeded(3, 3, SGD, 0.1, 0.1, state="paused"),
     seeded(4, 0, SGD | {"momentum": 0.9}, 0.95, 0.95),
     seeded(5, 0, ADAM, 0.2, 0.2, state="failed"),
     seeded(6, 1, ADAM, 0.2, 0.2, state="cancelled"),
