@@ -1,11 +1,13 @@
 """Which kernel runs: TRAIND_KERNEL, a missing compiler, a stale library, a torch that does not fit; and who is told."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import optim_core
 from tests.optim_core.builds import build, copy_sources, libraries, python
+from tests.optim_core.forks import Forks, forks
 from tests.optim_core.pairs import needs_kernel
 
 STEP = """
@@ -22,6 +24,13 @@ assert optimizer.measured[0].update_norm > 0
 """
 REPORT = STEP + "import optim_core.native\nprint(optim_core.backend())"
 REMEDY = "install a C compiler with OpenMP (Debian: gcc libc6-dev) and install traind again, or set TRAIND_KERNEL=torch"
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[Forks]:
+    """With torch; the first tests of this file show that a process which has it to import does the same."""
+    with forks("torch") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -61,70 +70,70 @@ def test_without_a_compiler_torchs_kernel_may_be_chosen_in_silence(without_libra
     assert (done.returncode, done.stdout, done.stderr) == (0, "torch\n", "")
 
 
-def test_without_a_compiler_the_native_kernel_cannot_be_chosen(without_library: Path) -> None:
-    done = python(without_library, "-c", REPORT, TRAIND_KERNEL="native")
+def test_without_a_compiler_the_native_kernel_cannot_be_chosen(loaded: Forks, without_library: Path) -> None:
+    done = loaded.python(without_library, REPORT, TRAIND_KERNEL="native")
     assert done.returncode == 1
     assert "ImportError: TRAIND_KERNEL=native, but the kernel is not built: " in done.stderr
     assert REMEDY in done.stderr
 
 
 @needs_kernel
-def test_a_stale_library_is_not_used(stale: Path) -> None:
-    done = python(stale, "-W", "always", "-c", REPORT)
+def test_a_stale_library_is_not_used(loaded: Forks, stale: Path) -> None:
+    done = loaded.python(stale, REPORT, warn="always")
     assert done.stdout == "torch (built from other sources than those beside it)\n", done.stderr
     assert warned(done.stderr) == 1
     assert REMEDY in done.stderr
-    refused = python(stale, "-c", REPORT, TRAIND_KERNEL="native")
+    refused = loaded.python(stale, REPORT, TRAIND_KERNEL="native")
     assert "the kernel is built from other sources than those beside it" in refused.stderr
 
 
 @needs_kernel
-def test_a_file_more_or_less_makes_a_library_stale(stale: Path, tmp_path: Path) -> None:
+def test_a_file_more_or_less_makes_a_library_stale(loaded: Forks, stale: Path, tmp_path: Path) -> None:
     folder = copy_sources(tmp_path, library=True)
     (folder / "optim_core" / "kernel" / "more.h").touch()
-    assert python(folder, "-W", "error", "-c", REPORT, TRAIND_KERNEL="native").returncode == 0  # empty: the same
+    assert loaded.python(folder, REPORT, warn="error", TRAIND_KERNEL="native").returncode == 0  # empty: the same
     (folder / "optim_core" / "kernel" / "more.h").write_text("/* more */\n")
-    assert "other sources" in python(folder, "-W", "ignore", "-c", REPORT).stdout
+    assert "other sources" in loaded.python(folder, REPORT, warn="ignore").stdout
 
 
 @needs_kernel
-def test_an_install_without_sources_takes_its_library(tmp_path: Path) -> None:
+def test_an_install_without_sources_takes_its_library(loaded: Forks, tmp_path: Path) -> None:
     folder = copy_sources(tmp_path, library=True)
     for path in (folder / "optim_core" / "kernel").iterdir():
         path.unlink()
-    done = python(folder, "-W", "error", "-c", REPORT)
+    done = loaded.python(folder, REPORT, warn="error")
     assert done.stdout.strip() == optim_core.backend(), done.stderr
 
 
 @needs_kernel
 @pytest.mark.parametrize(("choice", "backend"), [("native", None), ("torch", "torch"), ("", None)])
-def test_the_choice_is_followed(tmp_path: Path, choice: str, backend: str | None) -> None:
+def test_the_choice_is_followed(loaded: Forks, tmp_path: Path, choice: str, backend: str | None) -> None:
     folder = copy_sources(tmp_path, library=True)
-    done = python(folder, "-W", "error", "-c", REPORT, TRAIND_KERNEL=choice)
+    done = loaded.python(folder, REPORT, warn="error", TRAIND_KERNEL=choice)
     assert done.stdout.strip() == (backend or optim_core.backend()), done.stderr
 
 
 @pytest.mark.parametrize("choice", ["Native", "cuda", "1", " "])
-def test_another_choice_is_an_error(without_library: Path, choice: str) -> None:
-    done = python(without_library, "-c", "import optim_core", TRAIND_KERNEL=choice)
+def test_another_choice_is_an_error(loaded: Forks, without_library: Path, choice: str) -> None:
+    done = loaded.python(without_library, "import optim_core", TRAIND_KERNEL=choice)
     assert f"ImportError: TRAIND_KERNEL={choice!r}: it must be one of native, torch, or unset" in done.stderr
 
 
 @needs_kernel
-def test_a_torch_without_the_interface_gets_the_plain_rules(tmp_path: Path) -> None:
+def test_a_torch_without_the_interface_gets_the_plain_rules(loaded: Forks, tmp_path: Path) -> None:
     folder = copy_sources(tmp_path, library=True)
     older = "import torch\ndel torch.Tensor.__dlpack_c_exchange_api__\n"
-    done = python(folder, "-W", "always", "-c", older + REPORT)
+    done = loaded.python(folder, older + REPORT, warn="always")
     assert done.stdout.startswith("torch (this torch has no DLPack 1.x C exchange interface"), done.stderr
     assert warned(done.stderr) == 1
 
 
 @needs_kernel
-def test_a_library_that_does_not_load_gets_the_plain_rules(tmp_path: Path) -> None:
+def test_a_library_that_does_not_load_gets_the_plain_rules(loaded: Forks, tmp_path: Path) -> None:
     """As one for another processor or C library."""
     folder = copy_sources(tmp_path, library=True)
     for name in libraries(folder):
         (folder / "optim_core" / name).write_bytes(b"not a library")
-    done = python(folder, "-W", "always", "-c", REPORT)
+    done = loaded.python(folder, REPORT, warn="always")
     assert done.stdout.startswith("torch (not built: "), done.stderr
     assert warned(done.stderr) == 1

@@ -14,6 +14,7 @@ from torch.nn import Parameter
 
 import optim_core
 from optim_core import gpu
+from tests.optim_core.builds import PYTEST, ROOT
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 here = pytest.mark.skipif(not INTERPRETED and not torch.cuda.is_available(), reason="no GPU")
@@ -49,9 +50,8 @@ def params(optimizer: torch.optim.Optimizer) -> list[Parameter]:
 @pytest.mark.slow
 def test_in_the_interpreter() -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1", "TRAIND_KERNEL": "torch"}
-    others = ["-k", "not in_the_interpreter", __file__]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *others]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pytest", *PYTEST, "-k", "not in_the_interpreter", __file__]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
     assert f" {len(OPTIONS) * 2 + 2} passed" in done.stdout.replace("\n", " ")
 

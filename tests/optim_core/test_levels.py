@@ -2,10 +2,8 @@
 
 import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +12,12 @@ from torch.nn import Parameter
 
 import optim_core
 from optim_core import native
+from tests.optim_core.builds import PYTEST, ROOT
 from tests.optim_core.cases import CASES, Case, build, run
+from tests.optim_core.forks import Forks, forks
 from tests.optim_core.pairs import Bits, assert_equal, level, make, needs_kernel, written
 from tests.optim_core.sample import one_in
 
-ROOT = Path(__file__).parents[2]
 SIZES = (*range(1, 71), 4095, 4096, 4097, 3 * 4096 + 5)
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 LEVELS = () if native.kernel is None else native.kernel.levels
@@ -83,14 +82,22 @@ def test_all_levels_sum_squares_alike(dtype: torch.dtype) -> None:
     assert all(sums == results[0] for sums in results)
 
 
-def in_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Python in the repository with another environment; TRAIND_KERNEL of this process is not handed on."""
-    env = {key: value for key, value in os.environ.items() if key not in {"TRAIND_KERNEL", "ATEN_CPU_CAPABILITY"}}
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, env=env | environment, cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[Forks]:
+    """With all that is slow to import: torch's own optimizers take Dynamo."""
+    with forks("torch._dynamo", "pytest") as made:
+        yield made
 
 
-BACKEND = ("-W", "error", "-c", "import optim_core; print(optim_core.backend())")
+PARITY = f"""
+import sys
+import optim_core
+import pytest
+
+print(optim_core.backend(), flush=True)
+files = [f"tests/optim_core/test_{{name}}.py" for name in ("parity", "state_dict")]
+sys.exit(pytest.main([*{PYTEST}, *files]))
+"""
 
 
 @needs_kernel
@@ -105,16 +112,15 @@ BACKEND = ("-W", "error", "-c", "import optim_core; print(optim_core.backend())"
     ids=str,
 )
 def test_the_bits_are_torchs_at_the_level_torch_uses(
-    environment: dict[str, str], backend: str, pytestconfig: pytest.Config
+    environment: dict[str, str], backend: str, loaded: Forks, pytestconfig: pytest.Config
 ) -> None:
     if "avx2" not in LEVELS:
         backend = backend.replace("avx2", "portable")
-    assert in_process(*BACKEND, **environment).stdout.strip() == backend
-    files = [f"tests/optim_core/test_{name}.py" for name in ("parity", "state_dict")]
-    done = in_process("-m", "pytest", "-q", "-p", "no:cacheprovider", *files, **environment, **one_in(8, pytestconfig))
-    assert done.returncode == 0, done.stdout[-3000:]
+    done = loaded.python(ROOT, PARITY, warn="error", **environment, **one_in(8, pytestconfig))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.startswith(f"{backend}\n")
     assert " passed" in done.stdout
-    assert "skipped: 0" in done.stdout
+    assert " skipped" not in done.stdout
 
 
 def test_where_there_is_a_compiler_the_kernel_is_built_and_takes_torchs_level() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.optim_core.builds import build, copy_sources, libraries, python
+from tests.optim_core.builds import PYTEST, build, copy_sources, libraries, python
 from tests.optim_core.sample import one_in
 
 COMPILER = os.environ.get("CC") or shutil.which("gcc")
@@ -58,8 +58,8 @@ def sanitized(folder: Path) -> Path:
 
 def test_the_kernel_keeps_within_its_memory(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     folder = sanitized(copy_sources(tmp_path, library=False))
-    options = ("-q", "-s", "-p", "no:cacheprovider", "-o", "markers=slow", "-W", "error", "--maxfail=1")
-    done = python(folder, "-m", "pytest", *options, *FILES, "-k", CHOSEN, **environment(), **one_in(4, pytestconfig))
+    command = ("-m", "pytest", *PYTEST, "-s", "--maxfail=1", *FILES, "-k", CHOSEN)
+    done = python(folder, *command, **environment(), **one_in(4, pytestconfig))
     assert done.returncode == 0, done.stderr[:3000] + done.stdout[-3000:]
     assert " passed" in done.stdout
 
