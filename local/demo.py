@@ -106,7 +106,7 @@ def _train(client: Client, data: str, parent: int) -> list[Job]:
         for name, optimizer in OPTIMIZERS.items()
     ]
     moved_at = time.monotonic()
-    with Board(stderr(), line_seconds=1.0) as board:
+    with Board(stderr(), several=True, line_seconds=1.0) as board:
         while True:
             for job in jobs:
                 board.update(job)

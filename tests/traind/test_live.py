@@ -43,6 +43,14 @@ def test_a_job_whose_checkpoints_are_not_taken_in_says_so() -> None:
     assert "running (no room for checkpoints)" in during
 
 
+def test_every_line_names_its_job_where_there_are_several() -> None:
+    out = io.StringIO()
+    with Board(Console(file=out, width=200), several=True) as board:
+        for last in "12":
+            board.update(Job.model_validate(QUEUED | {"id": QUEUED["id"][:-1] + last, "name": "twin"}))
+    assert [line.split()[:2] for line in out.getvalue().splitlines()] == [["00000001", "twin"], ["00000002", "twin"]]
+
+
 def test_the_list_says_it_too(capsys: Any) -> None:
     job_table([WAITS])
     assert "queued (waiting: device)" in capsys.readouterr().out

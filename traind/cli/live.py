@@ -24,10 +24,14 @@ COLUMNS = ("job", "state", "", "step", "loss", "accuracy", "steps/s", "ETA")
 
 
 class Board:
-    """Shows the jobs that `update` was given. A job has a line at each new state and every `line_seconds` at most."""
+    """Shows the jobs that `update` was given. A job has a line at each new state and every `line_seconds` at most.
 
-    def __init__(self, console: Console, *, line_seconds: float = 2.0) -> None:
+    With `several` jobs each line begins with a short id.
+    """
+
+    def __init__(self, console: Console, *, several: bool = False, line_seconds: float = 2.0) -> None:
         self._console = console
+        self._several = several
         self._line_seconds = line_seconds
         self._jobs: dict[str, Job] = {}
         self._said: dict[str, tuple[str, int, float]] = {}
@@ -81,7 +85,7 @@ class Board:
             return
         self._said[job.id] = (job.state_and_reason, job.progress.step, now)
         name, shown, steps, loss, accuracy, rate, eta = cells(job)
-        parts = [f"{short_id(job.id)} {name}" if job.name and len(self._said) > 1 else name, shown, f"step {steps}"]
+        parts = [f"{short_id(job.id)} {name}" if job.name and self._several else name, shown, f"step {steps}"]
         parts += [
             f"{label} {value}" for label, value in (("loss", loss), ("accuracy", accuracy), ("ETA", eta)) if value
         ]

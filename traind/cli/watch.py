@@ -62,7 +62,7 @@ def watch_jobs(client: Client, idents: Sequence[str], output_format: output.Form
     from traind.cli.live import Board
 
     try:
-        with Board(output.stderr()) as board:
+        with Board(output.stderr(), several=len(idents) > 1) as board:
             jobs = client.wait_all(idents, board.update, on_silence=silence(client))
     except KeyboardInterrupt:
         whole_id = idents[0] if len(idents) == 1 else "JOB..."
