@@ -17,7 +17,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransaction
 from psycopg.pq import Format
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, NullPool, create_engine, event, make_url, select
 from sqlalchemy.exc import ArgumentError, OperationalError
@@ -93,10 +93,12 @@ def _binary_results(_conn: Any, cursor: Any, _sql: str, _parameters: Any, contex
 
 
 @event.listens_for(Engine, "handle_error", retval=True)
-def _read_only_is_away(context: ExceptionContext) -> OperationalError | None:
-    """A server that only reads, as after a failover, is none of ours: its sessions are left, as if it were away."""
+def _as_if_away(context: ExceptionContext) -> OperationalError | None:
+    """A session to a server that only reads, as after a failover, or that ended it because this process stopped in a
+    transaction, is left as if the server were away.
+    """
     error = context.original_exception
-    if not isinstance(error, ReadOnlySqlTransaction):
+    if not isinstance(error, ReadOnlySqlTransaction | IdleInTransactionSessionTimeout):
         return None
     context.is_disconnect = True
     return OperationalError(context.statement, None, error, hide_parameters=True, connection_invalidated=True)

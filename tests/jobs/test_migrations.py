@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from select import select as readable
 
 import psycopg
 import pytest
@@ -210,3 +211,14 @@ def test_other_databases_are_refused_without_showing_the_password() -> None:
 def test_a_session_frozen_in_a_transaction_is_ended_by_the_server(engine: Engine) -> None:
     with engine.connect() as conn:
         assert conn.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one() == "10s"
+
+
+def test_a_session_that_the_server_ended_in_a_transaction_is_an_outage(engine: Engine) -> None:
+    with engine.connect() as conn:
+        conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = 20"))
+        assert readable([conn.connection.driver_connection], [], [], 10)[0]
+        with pytest.raises(OperationalError, match="idle-in-transaction") as ended:
+            conn.commit()
+    assert ended.value.connection_invalidated
+    with engine.connect() as conn:
+        assert conn.execute(text("SELECT 1")).scalar_one() == 1
