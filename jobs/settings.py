@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobs.addresses import judge_database_url, judge_redis_url
-from traind.errors import TraindError
+from traind.errors import TraindError, reason
 from traind.spec import QUEUE_NAME
 
 WEEK_SECONDS = 604_800
@@ -204,6 +204,6 @@ def load(**given: Any) -> Settings:
 def _problem(error: ErrorDetails) -> str:
     """The variable, and what is wrong with it; not its value, which may be secret."""
     name = f"TRAIND_{error['loc'][0]}".upper() if error["loc"] else "the TRAIND_ variables"
-    message = error["msg"].removeprefix("Value error, ")
+    message = reason(error)
     remedy = "" if error["type"] == "value_error" else "; correct or unset it (docs/configuration.md)"
     return f"{name}: {message[:1].lower()}{message[1:]}{remedy}"

@@ -62,19 +62,26 @@ class InvalidSpec(TraindError):
 
     @classmethod
     def from_validation(cls, error: ValidationError, document: Any) -> InvalidSpec:
-        """From pydantic's error about `document`; the tags of discriminated unions are left out of the pointers."""
+        """From pydantic's error about `document`; the tags of discriminated unions are left out of the pointers.
+
+        Unknown fields come first: a misspelt one is why another is missing.
+        """
         from traind.spec_words import message, within
 
         found: dict[tuple[str, bool], list[ErrorDetails]] = {}
         for e in error.errors(include_url=False):
             at = pointer(e["loc"], document) + within(e)
             found.setdefault((at, e["loc"][-1:] == KEY), []).append(e)
-        return cls(
-            [
-                Problem(at, errors[-1]["type"], message(errors, may_guess=index < MAX_GUESSES))
-                for index, ((at, _), errors) in enumerate(found.items())
-            ]
-        )
+        problems = [
+            Problem(at, errors[-1]["type"], message(errors, may_guess=index < MAX_GUESSES))
+            for index, ((at, _), errors) in enumerate(found.items())
+        ]
+        return cls(sorted(problems, key=lambda problem: problem.code != "extra_forbidden"))
+
+
+def reason(error: ErrorDetails) -> str:
+    """What is wrong, in the words of the validator that found it: without what pydantic puts before them."""
+    return error["msg"].removeprefix("Value error, ")
 
 
 def pointer(loc: Sequence[str | int], document: Any) -> str:

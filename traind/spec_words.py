@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from traind.errors import KEY
+from traind.errors import KEY, reason
 from traind.spec import NO_CONTROL, NOT_BLANK, QUEUE_NAME
 from traind.spec_fields import fields, has_default, kind_at, tags
 from traind.spec_guesses import elsewhere, guess, known_name
@@ -140,7 +140,7 @@ def _sentence(error: ErrorDetails, *, may_guess: bool) -> str:
             return f"is missing; give one such as {example}" if (example := _example(error)) else "is missing"
         case "invalid_key":
             return "a field's name must be a string"
-    return error["msg"]
+    return reason(error)
 
 
 def _example(error: ErrorDetails) -> str | None:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from jobs.catalog.datasets import DatasetFacts, Normalisation
 from jobs.catalog.shapes import Mismatch, Shape, output_shape, text
 from traind.architecture import Architecture, Preprocessing, TorchLayer
+from traind.errors import reason
 from traind.spec import (
     AvgPool2dLayer,
     BatchNorm1dLayer,
@@ -83,7 +84,7 @@ def read_architecture(document: Any) -> Architecture:
         rebuilt, last = torch_layers(layers, found.input_shape), _last_shape(layers, found.input_shape)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise ValueError(f"{'/'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ValueError(f"{'/'.join(map(str, first['loc']))}: {reason(first)}") from None
     except Mismatch as mismatch:
         raise ValueError(f"a layer {mismatch.reason}") from None
     if rebuilt != found.layers:

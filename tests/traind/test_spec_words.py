@@ -168,6 +168,11 @@ def test_the_words_name_the_field_and_what_to_do(parts: dict[str, Any], pointer:
     assert found[pointer].message == words
 
 
+def test_a_misspelt_field_is_told_before_the_missing_one() -> None:
+    found = problems({"dataset": {"name": "digits"}, "model": {"name": "mlp"}, "optimiser": {"name": "sgd"}})
+    assert list(found) == ["/optimiser", "/optimizer"]
+
+
 @pytest.mark.parametrize("document", [[], None, 5, "optimizer: adam"])
 def test_what_is_no_mapping_at_all_is_said_so(document: Any) -> None:
     assert problems(document)[""].message.startswith("must be a mapping of fields, not ")
