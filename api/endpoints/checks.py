@@ -69,7 +69,7 @@ def verify_checkpoint(
     *,
     checkpoint_id: CheckpointId,
     response: Response,
-    idempotency_key: IdempotencyKey = None,
+    idempotency_key: IdempotencyKey,
 ) -> Check:
     """From the nearest checkpoint before it that is kept, or from the job's start; with its threads and device."""
     with service.transaction(caller) as connection:
@@ -103,7 +103,7 @@ def audit_job(
     job_id: UUID,
     response: Response,
     query: Annotated[AuditQuery, Query()],
-    idempotency_key: IdempotencyKey = None,
+    idempotency_key: IdempotencyKey,
 ) -> Check:
     """Its first steps twice, by optim_core and by torch.optim; the job itself need not have run."""
     with service.transaction(caller) as connection:

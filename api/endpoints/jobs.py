@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,6 +13,7 @@ from api.access import tell
 from api.auth import Reader, Writer
 from api.body import JsonBody, parse
 from api.conditional import IfNoneMatch, not_modified
+from api.errors import InvalidParameter
 from api.examples import SPECS
 from api.job_filter import JobFilter
 from api.openapi import Responses, problems, spec_body
@@ -29,14 +30,26 @@ from traind.spec import JobSpec
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 INT64_MAX = 2**63 - 1
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        pattern=r"^[\x20-\x7e]{1,255}$",
-        description="Makes a repeat harmless: the same key with the same spec is the same job.",
-        examples=["6f1c2f0e-5c0f-4f4e-9a57-0b1c8f3f9d11"],
-    ),
-]
+
+
+async def _one_key(
+    request: Request,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            pattern=r"^[\x20-\x7e]{1,255}$",
+            description="Makes a repeat harmless: the same key with the same spec is the same job.",
+            examples=["6f1c2f0e-5c0f-4f4e-9a57-0b1c8f3f9d11"],
+        ),
+    ] = None,
+) -> str | None:
+    """Raises InvalidParameter for several keys: one would be heeded, the others passed over in silence."""
+    if len(request.headers.getlist("idempotency-key")) > 1:
+        raise InvalidParameter.named("idempotency-key", "may be given once only")
+    return idempotency_key
+
+
+IdempotencyKey = Annotated[str | None, Depends(_one_key)]
 DRY_RUN: Responses = {200: {"model": DryRun, "description": "With `dry_run`: the job could run; it was not made."}}
 NOT_MODIFIED: Responses = {304: {"description": "Still the version that If-None-Match names"}}
 
@@ -77,7 +90,7 @@ def submit_job(
     *,
     body: JsonBody,
     response: Response,
-    idempotency_key: IdempotencyKey = None,
+    idempotency_key: IdempotencyKey,
     dry_run: Annotated[
         bool, Query(description="Judge the spec and make no job; no Idempotency-Key is used up.")
     ] = False,

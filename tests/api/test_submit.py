@@ -142,6 +142,17 @@ def test_an_unusable_idempotency_key_is_refused(project: Project, key: str) -> N
     assert answer.json()["errors"][0]["parameter"].lower() == "idempotency-key"
 
 
+def test_two_idempotency_keys_are_refused_and_make_nothing(project: Project) -> None:
+    job = project.submit()
+    headers = [(b"Idempotency-Key", b"one"), (b"Idempotency-Key", b"two")]
+    for path, body in (("/v1/jobs", project.spec()), (job["links"]["audit"], None)):
+        answer = project.http.post(path, json=body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid-parameter")
+        assert answer.json()["detail"] == "idempotency-key: may be given once only"
+    assert [found["id"] for found in project.http.get("/v1/jobs").json()["jobs"]] == [job["id"]]
+    assert project.http.get(f"{job['links']['self']}/checks").json()["checks"] == []
+
+
 def test_a_submit_wakes_the_workers_of_its_queue(project: Project, redis_url: str) -> None:
     import redis
 
