@@ -8,7 +8,8 @@ take long; `celery_options` are shared with `worker.app`, which listens.
 from __future__ import annotations
 
 import time
-from threading import Lock
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from uuid import UUID
@@ -23,6 +24,9 @@ log = structlog.get_logger(__name__)
 
 WAKE_TASK = "traind.wake"
 TIMEOUT_SECONDS = 0.5
+"""Of each step: to connect, to send, to wait for the next byte."""
+RING_SECONDS = 3.0
+"""Of all steps together, so that a Redis that drips its answers byte by byte holds up nobody."""
 MAX_QUIET_SECONDS = 5.0
 MAX_WAITING = 100
 """Messages that nobody has heard yet, of one queue; more would say no more."""
@@ -106,6 +110,20 @@ class Doorbell:
         """Wake a worker of `queue`; False where Redis did not take the message. Never raises."""
         if time.monotonic() < self._quiet_until:
             return False
+        outcome: SimpleQueue[Exception | None] = SimpleQueue()
+        Thread(target=self._knock, args=(queue, outcome), name="doorbell", daemon=True).start()
+        try:
+            error = outcome.get(timeout=RING_SECONDS)
+        except Empty:
+            error = TimeoutError(f"no whole answer within {RING_SECONDS:g} s")
+        if error is not None:
+            self._failed(error)
+            return False
+        self._worked()
+        return True
+
+    def _knock(self, queue: str, outcome: SimpleQueue[Exception | None]) -> None:
+        """What hangs here keeps one of the pool's few connections, so there are never many such threads."""
         try:
             with self._app.pool.acquire(timeout=TIMEOUT_SECONDS) as connection:
                 if connection.default_channel.client.llen(wake_queue(queue)) < MAX_WAITING:
@@ -113,10 +131,9 @@ class Doorbell:
                         WAKE_TASK, args=[queue], queue=wake_queue(queue), connection=connection, **_SEND
                     )
         except Exception as error:
-            self._failed(error)
-            return False
-        self._worked()
-        return True
+            outcome.put(error)
+        else:
+            outcome.put(None)
 
     def close(self) -> None:
         """Close the connections; Celery's own `close` forgets them only."""

@@ -11,14 +11,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from uuid import UUID, uuid4
 
 import pytest
 import redis
 from structlog.testing import capture_logs
 
-from jobs.doorbell import MAX_WAITING, WAKE_TASK, Doorbell, broker_url, celery_options
+from jobs.doorbell import MAX_WAITING, RING_SECONDS, WAKE_TASK, Doorbell, broker_url, celery_options
 from tests.jobs.scenario import until
 
 
@@ -150,6 +150,36 @@ def test_a_hung_redis_costs_half_a_second_once(hung: str) -> None:
     rest = time.monotonic() - before - first
     assert 0.4 < first < 1.5
     assert rest < 0.2
+    bell.close()
+
+
+@pytest.fixture
+def dripping() -> Iterator[str]:
+    """A server that answers without end, a byte at a time, each before the client's patience is over."""
+    stop = Event()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):  # the client may be gone
+                while not stop.wait(0.2):
+                    self.request.sendall(b"+")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"redis://127.0.0.1:{server.server_address[1]}/0"
+        stop.set()
+        server.shutdown()
+        thread.join()
+
+
+def test_a_redis_that_drips_its_answer_costs_three_seconds_once(dripping: str) -> None:
+    bell = Doorbell(dripping, uuid4())
+    before = time.monotonic()
+    with capture_logs() as logs:
+        assert not any(bell.ring("default") for _ in range(100))
+    assert RING_SECONDS <= time.monotonic() - before < RING_SECONDS + 1.0
+    assert [line["reason"] for line in logs] == ["no whole answer within 3 s"]
     bell.close()
 
 
