@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,18 @@ def test_a_data_dir_on_the_command_line_wins_over_the_environment(here: Here, tm
         env = {"TRAIND_URL": other.url, "TRAIND_API_KEY": "td_x"}
         assert here("ls", "--data-dir", tmp_path, env=env).returncode == 0
         assert (len(meant.seen), len(other.seen)) == (1, 0)
+
+
+def test_a_key_that_is_no_good_is_that_of_the_file_it_came_from(here: Here, tmp_path: Path) -> None:
+    refusal = {"code": "invalid-key", "detail": "the API key is unknown, mistyped or revoked"}
+    env = {"TRAIND_DATA_DIR": str(tmp_path)}
+    with scripted(answer(refusal, 401)) as service:
+        write(info(tmp_path, url=service.url))
+        refused = here("ls", env=env).stderr
+    write(replace(info(tmp_path), api_key="td_\nx"))
+    for said in (refused, here("ls", env=env).stderr):
+        assert str(tmp_path / "service.json") in said
+        assert "TRAIND_API_KEY" not in said
 
 
 def test_a_lost_answer_tells_how_to_submit_safely_again(here: Here) -> None:

@@ -166,13 +166,21 @@ def _report_api_error(error: ApiError) -> None:
             output.note(f"  {p.pointer}: {p.message}" if p.pointer else f"  {p.message}")
     fix = {
         "unreachable": "is it running? `traind up` starts a service here; TRAIND_URL says where another one is",
-        "unauthenticated": "set TRAIND_API_KEY to a key of this service",
-        "invalid-key": "set TRAIND_API_KEY to a key of this service",
+        "unauthenticated": _right_key(),
+        "invalid-key": _right_key(),
         "not-found": "`traind ls` lists the jobs",
         "internal": f"request id {error.request_id}" if error.request_id else "",
     }.get(error.code)
     if fix:
         output.note(f"  {fix}")
+
+
+def _right_key() -> str:
+    from traind.cli.connection import ENVIRONMENT, ORIGIN
+
+    if (origin := ORIGIN.get()) == ENVIRONMENT:
+        return "set TRAIND_API_KEY to a key of this service"
+    return f"the key is that of {origin}; if it was revoked, `traind down` and `traind up` make a new one"
 
 
 def exit_code(error: TraindError) -> int:

@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Callable
 from contextlib import closing
+from contextvars import ContextVar
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -29,6 +30,9 @@ DataDir = Annotated[
 ]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or its last four digits or more.")]
 
+ENVIRONMENT = "TRAIND_URL and TRAIND_API_KEY"
+ORIGIN = ContextVar("ORIGIN", default=ENVIRONMENT)
+"""Where the address and the key in use come from: ENVIRONMENT, or the path of a file."""
 LEAST_DIGITS = 4
 ID_DIGITS = 32
 SHOWN = 10
@@ -63,24 +67,26 @@ def plain(data_dir: Path | None) -> closing[Http]:
 
 
 def _made(kind: Callable[[str, str], T], data_dir: Path | None) -> T:
-    url, key = _address(data_dir)
+    url, key, origin = _address(data_dir)
+    ORIGIN.set(origin)
     try:
         return kind(url, key)
     except ValueError as e:
-        raise NoService(f"TRAIND_URL and TRAIND_API_KEY: {e}") from None
+        raise NoService(f"{origin}: {e}") from None
 
 
-def _address(data_dir: Path | None) -> tuple[str, str]:
+def _address(data_dir: Path | None) -> tuple[str, str, str]:
+    """URL, key, and where they come from."""
     url, key = (os.environ.get(name, "").strip() for name in ("TRAIND_URL", "TRAIND_API_KEY"))
     if url and data_dir is None:
         if not key:
             raise NoService("TRAIND_URL is set, but TRAIND_API_KEY is not; set it to a key of that service")
-        return url, key
+        return url, key, ENVIRONMENT
     return _local(data_dir)
 
 
-def _local(data_dir: Path | None) -> tuple[str, str]:
-    from traind.service import locate, read
+def _local(data_dir: Path | None) -> tuple[str, str, str]:
+    from traind.service import FILE_NAME, locate, read
 
     folder = locate(data_dir)
     up = f"`traind up --data-dir {folder}`" if data_dir else "`traind up`"
@@ -94,7 +100,7 @@ def _local(data_dir: Path | None) -> tuple[str, str]:
         raise NoService(f"no service runs in {folder}; start one with {up}, or set TRAIND_URL and TRAIND_API_KEY")
     if not _runs(info.pid):
         raise NoService(f"the service of {folder} has stopped; start it again with {up}")
-    return info.url, info.api_key
+    return info.url, info.api_key, str(folder / FILE_NAME)
 
 
 def _runs(pid: int) -> bool:
