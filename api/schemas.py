@@ -327,7 +327,7 @@ class Live(Answer):
 
 class Ready(Answer):
     """The service can take jobs. `degraded` names what is not well but not needed for that: `redis` does not answer,
-    `storage` has no room for checkpoints."""
+    `storage` has no room for checkpoints, or none for those of a job that runs."""
 
     status: Literal["ok", "degraded"]
     degraded: list[str]

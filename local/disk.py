@@ -37,10 +37,14 @@ class Ballast:
     """The file in `folder`, which exists. `floor` is TRAIND_MIN_FREE_DISK_BYTES."""
 
     def __init__(self, folder: Path, *, floor: int | None) -> None:
-        self._path = folder / "ballast"
+        self.path = folder / "ballast"
         total = shutil.disk_usage(folder).total
         self.size = max(LEAST_BALLAST_BYTES, min(MOST_BALLAST_BYTES, total // BALLAST_SHARE))
-        self._wanted = max(floor_bytes(total, floor), self.size) + self.size
+        self.wanted = max(floor_bytes(total, floor), self.size) + self.size
+        """So many bytes must be free for it to be made."""
+
+    def exists(self) -> bool:
+        return self.path.exists()
 
     def is_needed(self) -> bool:
         """Whether the disk is nearly full."""
@@ -49,27 +53,27 @@ class Ballast:
     def release(self) -> bool:
         """Remove it; whether it was there."""
         try:
-            self._path.unlink()
+            self.path.unlink()
         except FileNotFoundError:
             return False
         return True
 
     def make(self) -> bool:
         """Make it, if it is not there and the disk has so much room that it is not needed soon; whether it was made."""
-        if self._path.exists() or self._free() < self._wanted:
+        if self.exists() or self._free() < self.wanted:
             return False
-        unfinished = self._path.with_name(".ballast")
+        unfinished = self.path.with_name(".ballast")
         try:
             with unfinished.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, self.size)
-            unfinished.replace(self._path)
+            unfinished.replace(self.path)
         except OSError:
             unfinished.unlink(missing_ok=True)
             return False
         return True
 
     def _free(self) -> int:
-        return shutil.disk_usage(self._path.parent).free
+        return shutil.disk_usage(self.path.parent).free
 
 
 class Keeper:

@@ -16,6 +16,7 @@ from api.openapi import problems
 from api.schemas import Live, Ready, Root
 from api.service import Service, ServiceDep
 from jobs.database import schema_fault
+from jobs.queries.trouble import without_room
 
 log = structlog.get_logger("api")
 router = APIRouter(tags=["health"])
@@ -45,8 +46,8 @@ async def livez() -> Live:
 def readyz(service: ServiceDep) -> Ready:
     """The database must answer, take writes and be migrated.
 
-    Redis may be down: jobs are then found by polling. The database may have no room for checkpoints (`storage`): jobs
-    are then taken and wait.
+    Redis may be down: jobs are then found by polling. The database may have no room for checkpoints, or none
+    for those of a job that runs (`storage`): jobs are then taken, and may have to wait.
     """
     with service.engine.begin() as connection:
         fault = schema_fault(connection)
@@ -56,7 +57,9 @@ def readyz(service: ServiceDep) -> Ready:
     if fault:
         raise NotReady(fault)
     degraded = [] if _redis_answers(service) else ["redis"]
-    if (lack := service.storage.lack()) is not None:
+    with service.engine.begin() as connection:
+        refused = without_room(connection)
+    if (lack := service.storage.lack() or refused) is not None:
         log.warning("the database has no room for checkpoints", reason=lack)
         degraded.append("storage")
     return Ready(status="degraded" if degraded else "ok", degraded=degraded)

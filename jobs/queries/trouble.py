@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Double, func, select
 
+from jobs.lifecycle.checkpoints import NO_ROOM
 from jobs.lifecycle.lease import after, clock
 from jobs.queries.workers import WorkerRow, WorkerState
 from jobs.states import State
@@ -80,6 +81,13 @@ def too_large(conn: Connection, workers: Collection[WorkerRow]) -> list[TooLarge
             n_jobs = conn.execute(select(func.count()).select_from(job).where(_due(), here)).scalar_one()
             found.append(TooLarge(queue, device, n_jobs, needed, max(known)))
     return found
+
+
+def without_room(conn: Connection) -> str | None:
+    """Why the last checkpoint of a running job is not taken in, though there may be room for smaller ones."""
+    reason = job.c.summary[NO_ROOM].astext
+    query = select(reason).where(job.c.state == State.RUNNING, reason.is_not(None)).order_by(job.c.id).limit(1)
+    return conn.execute(query).scalar_one_or_none()
 
 
 def _due() -> ColumnElement[bool]:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from jobs.queries.trouble import without_room
 from jobs.settings import Settings
 from jobs.storage import Storage
+from local.disk import Ballast
 from local.doctor.findings import Finding, bytes_text, error, ok, warning
 
 LEAST_FREE_BYTES = 100_000_000
@@ -61,12 +63,26 @@ def disk(place: Place, *, free: float | None = None) -> Finding:
     return ok(check, what)
 
 
+def reserve(ballast: Ballast) -> Finding:
+    """Whether `traind up` has its reserve for a full disk."""
+    if ballast.exists():
+        return ok("reserve", f"{bytes_text(ballast.size)} are kept for a full disk")
+    what = f"the reserve {ballast.path} is not there: it was released on a nearly full disk, or never had room"
+    fix = f"make room: as soon as {bytes_text(ballast.wanted)} are free, `traind up` makes it again by itself"
+    return warning("reserve", what, fix)
+
+
 def storage(database: Engine, settings: Settings) -> Finding:
     """Whether the database takes checkpoints in. Raises DBAPIError."""
     found = Storage(database, settings)
     if (lack := found.lack()) is not None:
         what, _, fix = lack.rpartition(": ")
         return error("storage", f"no checkpoint is taken in, and no worker takes a job: {what}", f"{fix}; {NO_WORKER}")
+    with database.begin() as conn:
+        refused = without_room(conn)
+    if refused is not None:
+        what, _, fix = refused.rpartition(": ")
+        return warning("storage", f"a checkpoint of a running job is not taken in: {what}", fix)
     disk = found.disk()
     if disk is not None:
         what = f"{bytes_text(disk.free)} free on the database's disk, of which {bytes_text(disk.floor)} stay free"

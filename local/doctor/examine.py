@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jobs.environment import unread_variables
 from local import listener
-from local.disk import max_wal_mb
+from local.disk import Ballast, max_wal_mb
 from local.doctor import disks, doorbell, fleet, machine, server
 from local.doctor.findings import Finding, Level, error, ok, warning
 from local.doctor.fleet import Fleet
@@ -127,6 +127,8 @@ def _machine(target: Target, seen: Fleet) -> Iterator[Finding]:
         wal=max_wal_mb(target.data_dir) * 1_000_000 if local else 0,
     )
     yield from (disks.disk(place) for place in places)
+    if target.database_embedded and target.database_url is not None:
+        yield disks.reserve(Ballast(target.data_dir / "postgres", floor=settings.min_free_disk_bytes))
 
 
 def _tried(check: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:

@@ -15,9 +15,10 @@ from sqlalchemy import text
 from api.app import create_app
 from api.errors import KINDS, MEDIA_TYPE
 from jobs import keys
+from jobs.lifecycle.work import crash, note_no_room
 from jobs.settings import Settings
 from tests.api.project import SPEC, Project
-from tests.jobs.scenario import only_reads
+from tests.jobs.scenario import ERROR, add_job, only_reads, start
 
 NO_JOB = "/v1/jobs/00000000-0000-0000-0000-000000000000"
 Answer = tuple[int, str, dict[str, Any]]
@@ -227,3 +228,17 @@ def test_without_room_for_checkpoints_the_service_is_degraded_and_takes_jobs(dat
         assert client.get("/readyz").json() == {"status": "degraded", "degraded": ["storage"]}
         answer = client.post("/v1/jobs", json=SPEC, headers={"Authorization": f"Bearer {key}"})
         assert answer.status_code == 202
+
+
+def test_a_running_job_without_room_for_its_checkpoints_degrades_the_service(own_app: TestClient) -> None:
+    """The disk has room, but not for so large a checkpoint."""
+    engine = own_app.app.state.service.engine  # type: ignore[attr-defined]
+    add_job(engine, 1)
+    lease = start(engine).lease
+    assert own_app.get("/readyz").json()["degraded"] == []
+    with engine.begin() as conn:
+        note_no_room(conn, lease, step=5, kind="interval", reason="the disk has 9 bytes free")
+    assert own_app.get("/readyz").json() == {"status": "degraded", "degraded": ["storage"]}
+    with engine.begin() as conn:
+        crash(conn, lease, error=ERROR, log=None)
+    assert own_app.get("/readyz").json()["degraded"] == []

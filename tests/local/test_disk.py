@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from local.disk import LEAST_WAL_MB, MIB, MOST_WAL_MB, Ballast, Keeper, max_wal_mb
+from local.doctor import disks
+from local.doctor.findings import Level
 from tests.disks import fill_but, small_disk
 
 PATIENT = 30.0
@@ -40,6 +42,19 @@ def test_it_takes_real_room_and_gives_it_back(disk: Path) -> None:
     assert ballast.release()
     assert not ballast.release()
     assert free(disk) == before
+
+
+def test_doctor_says_when_it_is_gone_and_when_it_comes_back(disk: Path) -> None:
+    ballast = Ballast(disk, floor=None)
+    ballast.make()
+    assert disks.reserve(ballast).level is Level.OK
+    ballast.release()
+    found = disks.reserve(ballast)
+    assert found.level is Level.WARNING
+    assert str(disk / "ballast") in found.what
+    assert "released on a nearly full disk" in found.what
+    assert found.fix is not None
+    assert "as soon as 67.1 MB are free" in found.fix
 
 
 def test_it_is_not_made_where_checkpoints_need_the_room(disk: Path) -> None:

@@ -25,6 +25,7 @@ from sqlalchemy.exc import OperationalError
 from jobs import garbage
 from jobs.blobs import insert_blob
 from jobs.database import upgrade
+from jobs.lifecycle.work import note_no_room
 from jobs.settings import InvalidSettings
 from jobs.tables import blob, blob_chunk
 from local import care
@@ -34,7 +35,7 @@ from local.doctor.findings import Finding, Level
 from local.doctor.machine import Torch
 from local.errors import DatabaseUnusable, DataDirError
 from local.servers import Servers
-from tests.jobs.scenario import add_worker
+from tests.jobs.scenario import add_job, add_worker, start
 from tests.local.doctor.conftest import Examine
 from tests.local.doctor.judged import bad
 from tests.local.doctor.pooling import pooled
@@ -86,6 +87,18 @@ def test_no_room_for_checkpoints(examined: Examine, engine: Engine) -> None:
         if each.check == "storage"
     ]
     assert "TRAIND_MAX_STORED_BYTES" in quota.what
+
+
+def test_a_running_job_whose_checkpoint_finds_no_room(examined: Examine, engine: Engine, project_id: int) -> None:
+    """There is room, but not for so large a checkpoint."""
+    add_job(engine, project_id)
+    lease = start(engine).lease
+    with engine.begin() as conn:
+        note_no_room(conn, lease, step=5, kind="interval", reason="the disk has 9 bytes free: make room")
+    (found,) = [each for each in examined() if each.check == "storage"]
+    assert found.level is Level.WARNING
+    assert "the disk has 9 bytes free" in found.what
+    assert found.fix == "make room"
 
 
 def test_postgres_is_down_and_the_rest_is_still_looked_at(examined: Examine) -> None:
@@ -322,7 +335,7 @@ def test_an_embedded_service_up_ill_and_down(data_dir: Path) -> None:
         secrets += [up.key(), (data_dir / "postgres" / "password").read_text().strip()]
         code, found = doctor()
         assert (code, {check: level for check, level in found.items() if level != "ok"}) == (0, {})
-        assert found.keys() == CHECKS | {"service", "disk data", "disk postgres"}
+        assert found.keys() == CHECKS | {"service", "disk data", "disk postgres", "reserve"}
 
         stopped = up.program("redis")
         stopped.send_signal(signal.SIGSTOP)
