@@ -103,6 +103,12 @@ def test_what_was_passed_over_by_a_sort_is_said(here: Here) -> None:
     assert (len(lines), said) == (1_002, "")
 
 
+def test_a_metric_that_no_job_has_is_said(here: Here) -> None:
+    _, said, _ = listed(here, [job(0, **metrics(0.5)), job(1)], "--by", "val/acc")
+    assert said == "none of these jobs has val/acc; they have val/accuracy\n"
+    assert listed(here, [job()], "--by", "val/accuracy")[1] == "", "none has any yet"
+
+
 def test_filters_are_asked_of_the_service(here: Here) -> None:
     options = ("--name", "sweep-*", "--where", "val/accuracy>0.9", "--where", "best:val/loss<1", "--since", "2h")
     _, _, (path,) = listed(here, [], *options, "--state", "failed", "--state", "diverged")

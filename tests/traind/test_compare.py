@@ -77,6 +77,11 @@ def test_the_table_has_a_row_for_each_group_and_says_what_it_counts(here: Here) 
     assert compared(here, []).returncode == 0
 
 
+def test_a_metric_that_no_job_has_is_said(here: Here) -> None:
+    assert "none of these jobs has val/acc; they have val/accuracy" in compared(here, JOBS, "--by", "val/acc").stderr
+    assert "none of these jobs" not in compared(here, JOBS, "--by", "val/accuracy").stderr
+
+
 def test_json_has_the_groups_with_their_jobs(here: Here) -> None:
     first, second, third = json.loads(compared(here, JOBS, "-o", "json").stdout)
     assert first["best"] == {"n": 1, "mean": 0.95, "std": None, "min": 0.95, "max": 0.95}

@@ -15,7 +15,15 @@ import typer
 from traind.cli import output, selection
 from traind.cli.connection import DataDir, plain
 from traind.cli.differences import SEED, Settings, differing, settings, titles
-from traind.cli.job_table import Document, bad_answer, best_value, better_is_higher, last_number, main_metric
+from traind.cli.job_table import (
+    Document,
+    bad_answer,
+    best_value,
+    better_is_higher,
+    last_number,
+    main_metric,
+    note_unknown,
+)
 from traind.cli.jobs import FormatOption
 from traind.cli.output import Format, number
 
@@ -100,6 +108,7 @@ def compare(
         output.note(f"compared are the newest {MOST_COMPARED:,} that match; --all compares all of them")
     try:
         key = by or main_metric(jobs)
+        note_unknown(jobs, key)
         groups = grouped(jobs, key)
         if output_format is Format.JSON:
             output.document([_document(group, key) for group in groups])

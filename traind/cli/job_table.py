@@ -47,6 +47,13 @@ def main_metric(jobs: Sequence[Document]) -> str:
     return next((key for key in MAIN_METRICS if key in known), MAIN_METRICS[0])
 
 
+def note_unknown(jobs: Sequence[Document], key: str) -> None:
+    """Say on stderr if the jobs have metrics, but none of them this one."""
+    known = sorted({name for job in jobs for name in _summary(job).get("last", {})})
+    if known and key not in known:
+        output.note(f"none of these jobs has {key}; they have {', '.join(known)}")
+
+
 def better_is_higher(key: str) -> bool:
     """The rule by which workers keep the best value of a metric."""
     return key.endswith("accuracy")

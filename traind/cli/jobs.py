@@ -71,7 +71,8 @@ def _details(job: Job) -> Iterator[tuple[str, object]]:
     if not job.resume_exact:
         yield "resume", f"not exact: {'; '.join(job.resume_differences)}"
     yield "step", f"{progress.step} of {progress.total_steps}, {_saved(progress.saved_step)}"
-    yield "rate", f"{number(progress.rate_steps_per_second)} steps/s"
+    if progress.rate_steps_per_second is not None:
+        yield "rate", f"{number(progress.rate_steps_per_second)} steps/s"
     if job.finished_at is None:
         yield "time left", duration(progress.eta_seconds)
     yield from ((f"last {key}", last_value(document, key)) for key in sorted(job.metrics.last))

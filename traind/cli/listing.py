@@ -11,7 +11,15 @@ import typer
 
 from traind.cli import output, selection
 from traind.cli.connection import DataDir, plain
-from traind.cli.job_table import Document, bad_answer, best_value, better_is_higher, job_table, last_number
+from traind.cli.job_table import (
+    Document,
+    bad_answer,
+    best_value,
+    better_is_higher,
+    job_table,
+    last_number,
+    note_unknown,
+)
 from traind.cli.jobs import FormatOption
 from traind.cli.output import Format
 
@@ -69,6 +77,7 @@ def _sorted(found: Iterator[Any], key: str, limit: int | None) -> list[Any]:
     jobs = list(found if limit is None else islice(found, MOST_SORTED))
     more = limit is not None and len(jobs) == MOST_SORTED and next(found, None) is not None
     try:
+        note_unknown(jobs, key)
         ranked = by_metric(jobs, key)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise bad_answer() from None
