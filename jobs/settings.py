@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -99,7 +100,7 @@ class Settings(BaseSettings):
     max_job_memory_bytes: Annotated[int, Field(ge=2**29)] | None = None
     """Largest estimate of a job's memory (`memory_bytes` in its `resolved`) that a submit takes; no limit if not
     given."""
-    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:%-]{1,253}$")] = "127.0.0.1"
+    host: str = "127.0.0.1"
     """Address that the api listens on."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8321
     """Port that the api listens on; 0 means any free one."""
@@ -116,7 +117,7 @@ class Settings(BaseSettings):
 
     worker_device: Literal["cpu", "cuda"] = "cpu"
     """What the worker trains on; one worker process per GPU."""
-    worker_queues: Annotated[tuple[str, ...], NoDecode, Field(min_length=1)] = ()
+    worker_queues: Annotated[tuple[str, ...], NoDecode] = ()
     """Names, separated by commas; by default those of the device: default, or cuda,default."""
     worker_threads: Annotated[int, Field(ge=1, le=1_024)] | None = None
     """CPU threads of a trainer whose job does not say. If not given, they follow the cost of the job's steps: from
@@ -145,6 +146,13 @@ class Settings(BaseSettings):
             judge_redis_url(value.get_secret_value())
         return value
 
+    @field_validator("host")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._:%-]{1,253}", value):
+            raise ValueError("it must be an address or a name, without brackets or a port, such as 0.0.0.0 or ::1")
+        return value
+
     @field_validator("worker_queues", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -158,6 +166,8 @@ class Settings(BaseSettings):
     @field_validator("worker_queues")
     @classmethod
     def _queues_that_jobs_can_name(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("no queue is named; name one, or unset it")
         for name in value:
             if not QUEUE_NAME.fullmatch(name):
                 raise ValueError(

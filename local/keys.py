@@ -58,7 +58,9 @@ def ls(*, project: ProjectOption = "default", data_dir: DataDir = None) -> None:
 
 @keys.command()
 def revoke(
-    key_id: Annotated[int, typer.Argument(metavar="ID", help="The key's id, as `traind keys ls` shows it.")],
+    key_id: Annotated[
+        int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="The key's id, as `traind keys ls` shows it.")
+    ],
     *,
     project: ProjectOption = "default",
     data_dir: DataDir = None,

@@ -69,6 +69,19 @@ def test_the_message_is_one_line_with_variable_and_remedy_and_no_secret(monkeypa
     assert "ter2" not in str(raw.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("HOST", "[::]", "TRAIND_HOST: it must be an address or a name, without brackets"),
+        ("WORKER_QUEUES", " , ", "TRAIND_WORKER_QUEUES: no queue is named; name one"),
+    ],
+)
+def test_the_message_says_what_to_write(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+    monkeypatch.setenv(f"TRAIND_{name}", value)
+    with pytest.raises(InvalidSettings, match=said):
+        load()
+
+
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PORT", "DATABASE_URL", "CACHE_DIR"):
         monkeypatch.setenv(f"TRAIND_{name}", "")

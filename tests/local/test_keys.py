@@ -74,6 +74,11 @@ def test_bad_input_says_what_is_wrong(here: Here, env: dict[str, str], arguments
     assert "Traceback" not in done.stderr
 
 
+def test_a_number_that_no_id_can_be_is_a_wrong_argument(here: Here, env: dict[str, str]) -> None:
+    done = here("keys", "revoke", str(2**63), env=env)
+    assert (done.returncode, "the database" in done.stderr) == (2, False)
+
+
 def test_without_a_database_it_says_where_the_local_key_is(tmp_path: Path) -> None:
     done = keys(EMBEDDED, "ls", "--data-dir", str(tmp_path / "none"))
     assert done.returncode == 1
