@@ -52,9 +52,7 @@ def service(servers: Servers, template: str) -> Iterator[Service]:
 @pytest.fixture(scope="session")
 def shared_worker(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     folder = tmp_path_factory.mktemp("shared-worker")
-    with start_worker(
-        service.database_url, service.redis_url, folder, "--queues", "default,rescue", cold=True
-    ) as worker:
+    with start_worker(service.database_url, service.redis_url, folder, "--queues", "default,rescue") as worker:
         yield worker
 
 

@@ -24,7 +24,7 @@ SAVING = BRIEF | {"training": {"steps": 60, "threads": 1, "checkpoint_every": 25
 """Checkpoints at 25, 50 and 60, with open windows."""
 LARGE = SAVING | {"model": {"name": "mlp", "hidden": [4_000]}}
 """Weights of more than one chunk."""
-LASTING = BRIEF | {"training": {"steps": 20_000, "threads": 1, "log_every": 100}}
+LASTING = BRIEF | {"training": {"steps": 1_000, "threads": 1, "log_every": 100}}
 """Seconds of replay."""
 
 

@@ -32,13 +32,13 @@ def test_the_job_goes_on_from_the_step_it_was_at(
 ) -> None:
     job_id = service.submit(EXACT, queue=queue, ring=False)
     with start("leaving", *arguments, ready=False) as worker:
-        service.wait_step(job_id, 1_000)
+        service.wait_step(job_id, 500)
         told_to_stop(worker)
     job = service.job(job_id)
     (saved,) = service.checkpoints(job_id)
     assert (job.state, job.crash_count) == ("queued", 0)
     assert saved.kind == "drain"
-    assert saved.step == job.saved_step == job.observed_step >= 1_000
+    assert saved.step == job.saved_step == job.observed_step >= 500
     assert move_of(service, job_id, "requeued") == {"reason": "drained", "saved_step": saved.step}
 
     whole = service.submit(EXACT, queue=queue)

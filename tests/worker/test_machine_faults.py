@@ -85,7 +85,7 @@ class TestScratch:
             full_at = service.rows("SELECT clock_timestamp() AS now")[0].now
             until(lambda: codes(service, job_id), lambda told: len(told) >= 1)
             saved_step = service.job(job_id).saved_step
-            assert not found(disk, f"*/{job_id}-1")
+            until(lambda: found(disk, f"*/{job_id}-1"), lambda left: not left)
             seen_at = "SELECT last_seen_at FROM worker WHERE name = 'full'"
             until(lambda: service.rows(seen_at)[0].last_seen_at, lambda seen: seen > full_at)
             filler.unlink()

@@ -37,7 +37,7 @@ EXACT = BRIEF | {
     "optimizer": {"name": "adam", "amsgrad": True},
     "model": {"name": "mlp", "hidden": [32], "dropout": 0.3},
     "schedule": {"name": "cosine", "warmup_steps": 50},
-    "training": {"steps": 6_000, "threads": 1, "log_every": 7, "eval_every": 45},
+    "training": {"steps": 1_500, "threads": 1, "log_every": 7, "eval_every": 45},
 }
 
 
@@ -94,7 +94,7 @@ def test_it_is_paused_when_its_checkpoint_is_complete(service: Service, shared_w
 def test_paused_and_resumed_it_is_the_run_that_never_stopped(service: Service) -> None:
     whole = service.wait_final(service.submit(EXACT))
     job_id = service.submit(EXACT)
-    for step in (200, 1_100):
+    for step in (200, 700):
         service.wait_step(job_id, step)
         paused(service, job_id)
         service.resume(job_id)
