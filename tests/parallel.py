@@ -76,8 +76,7 @@ def say_how_to_repeat(terminalreporter: pytest.TerminalReporter, config: pytest.
     seed = f"--randomly-seed={config.getoption('randomly_seed', 'last')}"
     terminalreporter.section("to repeat it")
     for name in list(dict.fromkeys(report.nodeid for report in failed))[:REPEATED]:
-        arguments = shlex.join([seed, name if "test_fuzz" not in name else name.partition("[")[0]])
-        terminalreporter.write_line(f"make test ARGS={shlex.quote(arguments)}")
+        terminalreporter.write_line(f"make test ARGS={shlex.quote(shlex.join([seed, name]))}")
     terminalreporter.write_line(f"all in the same order: make test ARGS={seed}")
 
 
