@@ -6,6 +6,7 @@ NOTIFY channels); both are dropped afterwards.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import uuid
@@ -34,6 +35,7 @@ from tests.worker.warm import warm_process
 from worker.training.waiting import let_threads_sleep
 
 let_threads_sleep()  # before any test loads torch
+gc.disable()  # until all is collected: a quarter of that time
 
 # A slow machine is no failure: properties are about values, not about time.
 settings.register_profile("traind", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -76,6 +78,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("servers")
     yield
     parallel.order(config, items)  # after pytest-randomly
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @dataclass(frozen=True)
