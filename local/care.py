@@ -39,12 +39,14 @@ def doctor(data_dir: DataDir = None, output_format: OutputFormat = "table") -> N
 
 def gc(
     data_dir: DataDir = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be removed, but remove nothing.")
+    ] = False,
     output_format: OutputFormat = "table",
 ) -> None:
-    """Remove blobs that nothing will read: uploads of attempts that ended, and what no checkpoint names.
+    """Remove blobs that nothing will read: uploads of attempts that ended, and blobs that no checkpoint names.
 
-    Workers do the same every minute. Uploads under way are never touched.
+    Workers do the same every minute. Uploads in progress are never removed.
     """
     from sqlalchemy.exc import DBAPIError
 

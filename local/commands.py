@@ -50,21 +50,21 @@ def _installed(*packages: str) -> bool:
 def up(
     data_dir: DataDir = None,
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on. Default: TRAIND_HOST, else 127.0.0.1.")
+        str | None, typer.Option(help="Address to listen on (default: TRAIND_HOST, else 127.0.0.1).")
     ] = None,
     port: Annotated[
         int | None,
         typer.Option(
-            help="Port to listen on; 0 means any free one. Default: TRAIND_PORT, else 8321, or a free one if taken.",
+            help="Port to listen on; 0 means any free port (default: TRAIND_PORT, else 8321, or a free port if taken).",
             min=0,
             max=65_535,
         ),
     ] = None,
     worker: Annotated[
-        bool, typer.Option("--worker/--no-worker", help="Whether to start a worker. Without one, jobs wait.")
+        bool, typer.Option("--worker/--no-worker", help="Whether to start a worker; without one, jobs wait.")
     ] = True,
 ) -> None:
-    """Run the whole service in the foreground. Ctrl-C stops it in order, a second one at once."""
+    """Run the whole service in the foreground. Ctrl-C shuts it down in order; a second Ctrl-C stops it at once."""
     from local.signals import stop_signals
     from local.supervisor import Service
     from traind.service import locate
@@ -103,15 +103,15 @@ def down(data_dir: DataDir = None) -> None:
 
 
 def demo(
-    data: Annotated[Literal["digits", "fashion_mnist"], typer.Option(help="The data set.")] = "digits",
+    data: Annotated[Literal["digits", "fashion_mnist"], typer.Option(help="Data set to train on.")] = "digits",
     data_dir: Annotated[
         Path | None,
         typer.Option(
-            help="A new folder for the service's data, which is kept. Default: a temporary one, which is kept, too."
+            help="New folder for the service's data (default: a temporary folder); it is not deleted afterwards."
         ),
     ] = None,
 ) -> None:
-    """Train one model with SGD, Nesterov and Adam through a whole service, and compare them."""
+    """Train a model with SGD, Nesterov and Adam through a whole service, and compare the results."""
     from local.demo import run
 
     raise typer.Exit(run(data, data_dir=data_dir))
@@ -119,7 +119,7 @@ def demo(
 
 @database.command()
 def upgrade() -> None:
-    """Migrate the database at TRAIND_DATABASE_URL to this version. (`traind up` does it by itself.)"""
+    """Migrate the database at TRAIND_DATABASE_URL to this version. `traind up` does this automatically."""
     from jobs.environment import unread_variables
     from jobs.settings import InvalidSettings, load
     from local import preparation

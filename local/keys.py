@@ -1,6 +1,6 @@
 """API keys, for operators: `traind keys create`, `ls` and `revoke`.
 
-A service of `traind up` makes its own key. Registered by `local.commands`; what a command needs it imports itself.
+A service of `traind up` creates its own key. Registered by `local.commands`; each command imports what it needs.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ ProjectOption = Annotated[str, typer.Option("--project", help="Name of the proje
 
 @keys.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Whose key it is, for people who read the list of keys.")],
+    name: Annotated[str, typer.Argument(help="Name of the key, such as its owner; `traind keys ls` shows it.")],
     *,
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help="read, write (may also read) or admin (may do everything); may be repeated. Default: write.",
+            help="read, write (includes read) or admin (everything); repeat it for more scopes (default: write).",
         ),
     ] = None,
     project: ProjectOption = "default",
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key for a project and print it. It cannot be shown again."""
+    """Create a key for a project and print it. The key cannot be shown again."""
     from jobs import projects
     from jobs.keys import create as make
 
@@ -44,7 +44,7 @@ def create(
 
 @keys.command()
 def ls(*, project: ProjectOption = "default", data_dir: DataDir = None) -> None:
-    """List a project's keys: id, name, scopes, when made, when revoked. The keys themselves are not kept."""
+    """List a project's keys: id, name, scopes, times of creation and revocation. The keys themselves are not stored."""
     from jobs import projects
     from jobs.keys import list_keys
     from traind.cli.output import when
@@ -59,13 +59,13 @@ def ls(*, project: ProjectOption = "default", data_dir: DataDir = None) -> None:
 @keys.command()
 def revoke(
     key_id: Annotated[
-        int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="The key's id, as `traind keys ls` shows it.")
+        int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="Id of the key, as `traind keys ls` shows it.")
     ],
     *,
     project: ProjectOption = "default",
     data_dir: DataDir = None,
 ) -> None:
-    """Refuse a key from now on. An api process that has just seen it accepts it for up to 5 seconds more."""
+    """Revoke a key. An api process that has just verified it accepts it for up to 5 more seconds."""
     from jobs import projects
     from jobs.keys import revoke as end
 

@@ -10,9 +10,11 @@ import typer
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder with everything the service keeps. Default: TRAIND_DATA_DIR, else /var/lib/traind (root) or"
-        " ~/.local/share/traind.",
+        help="Folder for all data of the service (default: TRAIND_DATA_DIR, else /var/lib/traind as root or"
+        " ~/.local/share/traind).",
         show_default=False,
     ),
 ]
-OutputFormat = Annotated[Literal["table", "json"], typer.Option("--output", "-o", help="json: one JSON document.")]
+OutputFormat = Annotated[
+    Literal["table", "json"], typer.Option("--output", "-o", help="Output format; json is one JSON document.")
+]

@@ -17,11 +17,11 @@ projects = typer.Typer(
 
 @projects.command()
 def create(
-    name: Annotated[str, typer.Argument(help="The project's name; no other project may have it.")],
+    name: Annotated[str, typer.Argument(help="Name of the project; it must be unique.")],
     *,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a project. `traind keys create NAME --project PROJECT` then makes a key that opens it."""
+    """Create a project. `traind keys create NAME --project PROJECT` then creates a key for it."""
     from jobs.projects import create as make
 
     with transaction(data_dir) as conn:
@@ -31,7 +31,7 @@ def create(
 
 @projects.command()
 def ls(*, data_dir: DataDir = None) -> None:
-    """List the projects: id, name, number of valid keys, when made."""
+    """List the projects: id, name, number of valid keys, time of creation."""
     from jobs.projects import list_projects
     from traind.cli.output import when
 

@@ -37,7 +37,7 @@ Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict()]
 Bool = Annotated[bool, Strict()]
 LARGEST = 1e18
-"""Of a hyperparameter: products of two, and Adam's bias correction, still fit into float32."""
+"""Limit of a hyperparameter: products of two, and Adam's bias correction, still fit into float32."""
 NonNegative = Annotated[Float, Field(ge=0, le=LARGEST)]
 Dampening = Annotated[Float, Field(ge=-LARGEST, le=LARGEST)]
 Count = Annotated[Int, Field(ge=1, le=INT32_MAX)]
@@ -54,9 +54,9 @@ Slug = Annotated[str, Strict(), StringConstraints(pattern=rf"^{QUEUE_NAME.patter
 
 
 def refuse(message: str, *, at: str = "") -> PydanticCustomError:
-    """The error for a rule that spans fields; raise it in the validator of the field to be named.
+    """The error for a rule that involves several fields; raise it in the validator of the field to be named.
 
-    `at` is the JSON pointer, from that field on, of the part to blame.
+    `at` is the JSON pointer, relative to that field, of the part that is wrong.
     """
     return PydanticCustomError("rule", "{message}", {"message": message, "at": at})
 
@@ -170,7 +170,7 @@ class Conv2dLayer(Part):
 
 
 class MaxPool2dLayer(Part):
-    """torch.nn.MaxPool2d; stride is kernel_size if it is not given."""
+    """torch.nn.MaxPool2d; the default stride is kernel_size."""
 
     type: Literal["max_pool2d"]
     kernel_size: Kernel
@@ -178,7 +178,7 @@ class MaxPool2dLayer(Part):
 
 
 class AvgPool2dLayer(Part):
-    """torch.nn.AvgPool2d; stride is kernel_size if it is not given."""
+    """torch.nn.AvgPool2d; the default stride is kernel_size."""
 
     type: Literal["avg_pool2d"]
     kernel_size: Kernel
@@ -382,14 +382,14 @@ Optimizer = Annotated[Sgd | Adam, Field(discriminator="name")]
 
 
 class Constant(Part):
-    """The optimizer's lr throughout, after a linear warm-up from 0 over `warmup_steps`."""
+    """The optimizer's lr, constant after a linear warm-up from 0 over `warmup_steps`."""
 
     name: Literal["constant"]
     warmup_steps: CountOrZero = 0
 
 
 class LinearDecay(Part):
-    """From lr down to lr x final_factor in a straight line over the steps that follow the warm-up."""
+    """Decreases linearly from lr to lr x final_factor over the steps that follow the warm-up."""
 
     name: Literal["linear"]
     warmup_steps: CountOrZero = 0
@@ -397,7 +397,7 @@ class LinearDecay(Part):
 
 
 class Cosine(Part):
-    """From lr down to lr x final_factor along half a cosine over the steps that follow the warm-up."""
+    """Decreases along half a cosine from lr to lr x final_factor over the steps that follow the warm-up."""
 
     name: Literal["cosine"]
     warmup_steps: CountOrZero = 0
@@ -405,7 +405,7 @@ class Cosine(Part):
 
 
 class StepDecay(Part):
-    """lr times gamma after every `step_size` steps that follow the warm-up (torch's StepLR, counted in steps)."""
+    """Multiplies lr by gamma after every `step_size` steps after the warm-up (torch's StepLR, counted in steps)."""
 
     name: Literal["step"]
     warmup_steps: CountOrZero = 0
@@ -421,7 +421,7 @@ Schedule = Annotated[Constant | LinearDecay | Cosine | StepDecay, Field(discrimi
 class EarlyStopping(Part):
     """Stop when the metric has not improved by more than `min_delta` for `patience` evaluations in a row.
 
-    The job has then succeeded, and says `stopped_early`; its final checkpoint is that of the step at which it stopped.
+    The job has then succeeded, with `stopped_early` set; its final checkpoint is that of the step at which it stopped.
     """
 
     metric: Literal["val/loss", "val/accuracy"] = "val/loss"
@@ -430,16 +430,16 @@ class EarlyStopping(Part):
 
 
 class DivergenceRule(Part):
-    """When the run has diverged, although all its numbers are finite. NaN and infinities end it in any case."""
+    """Rules by which a run diverges although all its numbers are finite. NaN and infinities always end it."""
 
     loss_factor: Annotated[Float, Field(gt=1, le=LARGEST)] | None = None
     """Largest loss of a step, as a multiple of the first step's."""
     update_norm_factor: Annotated[Float, Field(gt=1, le=LARGEST)] | None = None
-    """Largest L2 norm of a step's update, as a multiple of the first step's; each divided by the schedule's factor, so
-    that a warm-up is no explosion. Costs a copy of the parameters a step.
+    """Largest L2 norm of a step's update, as a multiple of the first step's; each is divided by the schedule's factor,
+    so that a warm-up does not count as a divergence. Costs a copy of the parameters per step.
     """
     patience_steps: Count = 10
-    """How many steps in a row must be above."""
+    """How many steps in a row must be above the limit."""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -449,7 +449,7 @@ class DivergenceRule(Part):
 
 
 class Training(Part):
-    """How long, in which batches, and what is recorded on the way. Steps are optimizer updates."""
+    """Length, batches and recorded metrics of the training. Steps are optimizer updates."""
 
     epochs: Annotated[Int, Field(ge=1, le=1_000_000)] | None = None
     """Passes over the training data; 10 if neither epochs nor steps is given."""
@@ -461,20 +461,20 @@ class Training(Part):
     """Seeds initial weights, batch order and dropout."""
     shuffle: Bool = True
     eval_every: Count | None = None
-    """Steps between evaluations; once an epoch if it is not given. The last step is always evaluated."""
+    """Steps between evaluations (default: one evaluation per epoch). The last step is always evaluated."""
     checkpoint_every: Count | None = None
-    """Steps between checkpoints; only that of the last step if it is not given."""
+    """Steps between checkpoints (default: only the checkpoint of the last step)."""
     log_every: Count = 1
-    """Steps per recorded point of the training metrics; a point is the mean over their samples."""
+    """Steps per recorded point of the training metrics; a point is the mean over the samples of these steps."""
     telemetry_every: Count | None = None
-    """Steps between measurements of the optimizer, for each param group: the norms of gradient and update, the update's
-    ratio to the weights, quantiles of Adam's effective rate. Nothing is measured if it is not given."""
+    """Steps between measurements of the optimizer, for each param group: the norms of gradient and update, the ratio of
+    update to weights, quantiles of Adam's effective rate (default: no measurements)."""
     grad_clip_norm: Annotated[Float, Field(gt=0, le=LARGEST)] | None = None
     """Largest global L2 norm of the gradient, as torch.nn.utils.clip_grad_norm_."""
     early_stopping: EarlyStopping | None = None
     divergence: DivergenceRule | None = None
     threads: Annotated[Int, Field(ge=1, le=1_024)] | None = None
-    """CPU threads of torch. If it is not given, the worker chooses when the job first starts: one for small steps."""
+    """CPU threads of torch. If not given, the worker chooses when the job first starts: one for small steps."""
 
     @field_validator("steps")
     @classmethod
@@ -501,14 +501,14 @@ class Resources(Part):
 
     device: Device = Device.AUTO
     queue: Slug | None = None
-    """Name of the queue; if it is not given, "cuda" for device cuda and "default" otherwise."""
+    """Name of the queue (default: "cuda" for device cuda, otherwise "default")."""
     priority: Annotated[Int, Field(ge=-100, le=100)] = 0
-    """Higher starts first."""
+    """Jobs with a higher priority start first."""
     max_attempts: Annotated[Int, Field(ge=1, le=100)] = 3
-    """How many crashes are counted before the job fails."""
+    """Number of counted crashes after which the job fails."""
     max_runtime_seconds: Annotated[Int, Field(ge=1, le=366 * 86_400)] | None = None
-    """Running time of one attempt after which the job fails; a checkpoint is taken shortly before.
-    Unlimited if not given."""
+    """Running time of one attempt after which the job fails (default: unlimited); a checkpoint is taken shortly
+    before."""
 
     @model_validator(mode="after")
     def _default_queue(self) -> Self:
@@ -518,14 +518,14 @@ class Resources(Part):
 
 
 class CheckpointRule(Part):
-    """Which checkpoints are kept; those of the last step, of a pause and of a stopping worker always are."""
+    """Which checkpoints are kept. Those of the last step, of a pause and of a stopping worker are always kept."""
 
     keep_last: Annotated[Int, Field(ge=1, le=10_000)] | None = 2
     """How many of the newest checkpoints of `training.checkpoint_every` are kept (default: 2); null keeps all."""
 
 
 class JobSpec(Part):
-    """A training job, whole. `JobSpec.model_validate(...)` fills every default."""
+    """A complete training job. `JobSpec.model_validate(...)` fills in all defaults."""
 
     version: Literal[1] = SPEC_VERSION
     """Version of this schema."""
@@ -541,7 +541,7 @@ class JobSpec(Part):
 
 
 class Resolved(Part):
-    """What the service worked out from the spec and the catalogue; device and threads when the job first starts."""
+    """What the service works out from the spec and the catalogue; device and threads when the job first starts."""
 
     dataset_sha256: str
     """SHA-256 of the dataset's identity: source hashes, split, normalisation, parameters."""
@@ -554,18 +554,18 @@ class Resolved(Part):
     n_validation: int
     n_parameters: int
     batch_size: int
-    """The number behind "full", too."""
+    """The number of samples, also for "full"."""
     steps_per_epoch: int
     total_steps: int
     eval_every: int
-    """The number of steps behind "once an epoch", too."""
+    """The number of steps, also for one evaluation per epoch."""
     device: Literal["cpu", "cuda"] | None = None
     threads: int | None = None
     memory_bytes: int | None = None
-    """Estimate of the largest resident memory of its trainer on a CPU, mostly 0.9 to 1.5 times the real one; null
-    for device cuda, whose memory is not estimated."""
+    """Estimate of the peak resident memory of the job's trainer on a CPU, usually 0.9 to 1.5 times the actual value;
+    null for device cuda, whose memory is not estimated."""
     model: Architecture | None = None
-    """What one needs to use the weights without traind; null for jobs that an earlier version took in."""
+    """What is needed to use the weights without traind; null for jobs that an earlier version accepted."""
 
 
 Json = dict[str, Any]

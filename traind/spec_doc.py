@@ -14,10 +14,11 @@ INTRO = """\
 
 <!-- Written by `python -m traind.spec_doc docs/spec.md`; a test compares. Change traind/spec.py instead. -->
 
-A job is one JSON document (YAML for the command line). `dataset`, `model` and `optimizer` are needed, each with its
-`name`; everything else has a default, and the defaults of the optimizers are torch's. Unknown fields, wrong types and
-numbers that are not finite are refused, with the JSON pointer of the field; so is what cannot run: shapes that do not
-fit, a parameter pattern that matches nothing, a batch larger than the data, hyperparameters that torch refuses.
+A job is a JSON document (the command line also takes YAML). `dataset`, `model` and `optimizer` are required, each with
+its `name`; everything else has a default, and the defaults of the optimizers are torch's. Unknown fields, wrong types
+and numbers that are not finite are refused, with the JSON pointer of the field. A spec that cannot run is also refused:
+shapes that do not fit, a parameter pattern that matches nothing, a batch larger than the data, hyperparameters that
+torch refuses.
 
 ```yaml
 dataset: { name: digits }
@@ -33,9 +34,9 @@ schedule: { name: cosine, warmup_steps: 100 }
 training: { epochs: 30, batch_size: 64, early_stopping: { patience: 5 } }
 ```
 
-A parameter belongs to the first of `param_groups` whose pattern matches its name, and to the optimizer's own options
-if none does; `traind get JOB -o json` shows the spec with every default filled. Parameters are named as in torch's
-`nn.Sequential`: `1.weight`, `1.bias`, ...
+A parameter belongs to the first entry of `param_groups` whose pattern matches its name; if none matches, the
+optimizer's own options apply. `traind get JOB -o json` shows the spec with all defaults. Parameters are named as in
+torch's `nn.Sequential`: `1.weight`, `1.bias`, ...
 """
 
 SECTIONS: dict[str, list[type[spec.Part]]] = {
@@ -65,8 +66,8 @@ SECTIONS: dict[str, list[type[spec.Part]]] = {
 METRICS = """\
 ## Metrics
 
-What a job records. The keys of the rates and those of `optimizer/` stand for the default param group, and end in `/1`
-for the first entry of `param_groups`, `/2` for the second and so on: `lr/1`, `optimizer/update_ratio/1`.
+A job records these metrics. The keys `lr` and `optimizer/...` are for the default param group; they end in `/1` for the
+first entry of `param_groups`, in `/2` for the second and so on: `lr/1`, `optimizer/update_ratio/1`.
 
 | key | recorded | value |
 |---|---|---|
@@ -74,15 +75,15 @@ for the first entry of `param_groups`, `/2` for the second and so on: `lr/1`, `o
 | `train/accuracy` | every `log_every` steps | Mean over the samples of these steps; classes only. |
 | `grad_norm` | every `log_every` steps, with `grad_clip_norm` | L2 norm of the whole gradient before clipping, mean \
 over these steps. |
-| `lr` | every `log_every` steps | Learning rate of the last of them. |
+| `lr` | every `log_every` steps | Learning rate of the last of these steps. |
 | `val/loss` | every evaluation | Mean over the validation samples. |
-| `val/accuracy` | every evaluation | Of the validation samples; classes only. |
+| `val/accuracy` | every evaluation | Accuracy over the validation samples; classes only. |
 | `optimizer/grad_norm` | every `telemetry_every` steps | L2 norm of the group's gradients in that step, before \
 clipping and without weight decay. |
-| `optimizer/update_norm` | every `telemetry_every` steps | L2 norm of what the step changed in the group's \
-parameters, weight decay included. |
-| `optimizer/update_ratio` | every `telemetry_every` steps | That norm over the L2 norm of the parameters before the \
-step; 1e-3 or so is usual. NaN if all of them were 0. |
+| `optimizer/update_norm` | every `telemetry_every` steps | L2 norm of the step's change of the group's parameters, \
+including weight decay. |
+| `optimizer/update_ratio` | every `telemetry_every` steps | The update norm divided by the L2 norm of the parameters \
+before the step; about 1e-3 is usual. NaN if all parameters were 0. |
 | `optimizer/rate_p05`, `optimizer/rate_p50`, `optimizer/rate_p95` | every `telemetry_every` steps, Adam | Quantiles \
 of the effective rate lr / (1 - beta1^t) / (sqrt(v) / sqrt(1 - beta2^t) + eps), by which Adam multiplies its first \
 moment, over an even sample of the group's elements; with `amsgrad`, v is the largest so far. |
@@ -109,7 +110,7 @@ def _part(cls: type[spec.Part]) -> str:
     if fields:
         lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
     for name, field in fields.items():
-        default = "needed" if name in schema.get("required", []) else _default(cls, name)
+        default = "required" if name in schema.get("required", []) else _default(cls, name)
         meaning = " ".join(field.get("description", "").split())
         lines.append(f"| `{name}` | {_type(field, schema.get('$defs', {}))} | {default} | {meaning} |")
     return "\n".join([*lines, *([""] if fields else [])])

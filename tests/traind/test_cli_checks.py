@@ -94,9 +94,9 @@ def test_a_difference_is_told_and_ends_with_1(here: Here) -> None:
         said[0]
         == "checkpoint 3 (step 92) differs from the replay from step 46: 1 of 3 tensors, the first is model/1.weight"
     )
-    assert "  the file state has another SHA-256 than was stored" in said
+    assert "  the SHA-256 of the file state differs from the stored one" in said
     assert "  the file state cannot be read: header too large" in said
-    assert "bits may differ where it ran, so a difference proves no damage:" in said
+    assert "the replay ran in a different environment, so a difference does not prove damage:" in said
     assert "  threads: was 1, is 2" in said
     assert said[-1].split() == ["model/1.weight", "2", "6", "[0,", "1]", "0.5"]
     assert ended.stderr.splitlines() == [

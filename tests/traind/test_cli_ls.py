@@ -97,7 +97,7 @@ def test_what_was_passed_over_by_a_sort_is_said(here: Here) -> None:
     assert said == "the best 3 of 10; -n shows more\n"
     many = [job(i % 10, **metrics(i / 2000, i / 2000)) for i in range(1_001)]
     lines, said, _ = listed(here, many, "--by", "val/accuracy", "-n", "1")
-    assert "sorted are the newest 1,000 that match; --all sorts all of them" in said
+    assert "only the newest 1,000 matching jobs are sorted; --all sorts all of them" in said
     assert lines[1].split()[0] == IDS[9]
     lines, said, _ = listed(here, many, "--by", "val/accuracy", "--all")
     assert (len(lines), said) == (1_002, "")

@@ -6,15 +6,15 @@ import atexit
 import gc
 
 OBJECTS = 100_000
-"""How many new objects there are between two collections of garbage. While modules are loaded, all are kept, and
-looking for garbage among them takes a quarter of a short command's time.
+"""How many new objects trigger a garbage collection. Objects created while modules are loaded are all kept, and looking
+for garbage among them takes a quarter of a short command's time.
 """
 
 
 def main() -> None:
-    """Run the command line and exit; Ctrl-C while it is still being loaded ends it as it does later."""
+    """Run the command line and exit. Ctrl-C has the same effect during the import as later."""
     gc.set_threshold(OBJECTS)
-    atexit.register(gc.freeze)  # so that the collection at exit, too, passes over everything
+    atexit.register(gc.freeze)  # so that the collection at exit skips everything, too
     try:
         from traind.cli.app import main as run
 

@@ -1,4 +1,4 @@
-"""The command `traind` itself: its commands, the server's commands where they are installed, and its errors.
+"""The command `traind` itself: its commands, the server's commands if they are installed, and its errors.
 
 A command's module is imported when the command is run, or all of them when help lists them.
 """
@@ -40,7 +40,7 @@ HOMES = {
 
 
 class Group(TyperGroup):
-    """Loads commands when they are wanted. Turns errors into a message on stderr and an exit code; a defect keeps its
+    """Loads commands when they are needed. Turns errors into a message on stderr and an exit code; a defect keeps its
     traceback.
     """
 
@@ -56,7 +56,7 @@ class Group(TyperGroup):
         return super().get_command(ctx, cmd_name)
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names, for help and for what a typing error may have meant: commands with nothing but their help."""
+        """The commands with only their help: for the list of commands and for suggestions after a typing error."""
         if self._listed:
             return super().list_commands(ctx)
         self._listed = True
@@ -96,7 +96,7 @@ def _register(home: str) -> Register:
 
 
 def _installed() -> Iterator[Register]:
-    """What adds the commands of other packages, such as the server's."""
+    """The functions that add the commands of other packages, such as the server's."""
     from importlib.metadata import entry_points
 
     for entry in entry_points(group=COMMANDS_GROUP):
@@ -131,7 +131,7 @@ def _version(wanted: bool) -> None:
 
 
 def build() -> typer.Typer:
-    """The application; its commands are loaded when they are wanted."""
+    """The application; its commands are loaded when they are needed."""
     app = typer.Typer(
         cls=Group,
         add_completion=False,
@@ -152,7 +152,7 @@ def top(
 
 
 def report(error: TraindError) -> None:
-    """The error on stderr, with what can be done about it."""
+    """Print the error on stderr, with what the user can do about it."""
     output.note(f"traind: {error}")
     for line in error.lines if isinstance(error, CliError) else ():
         output.note(f"  {line}")

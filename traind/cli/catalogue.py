@@ -48,6 +48,6 @@ def _show(entries: Sequence[CatalogueEntry], output_format: Format) -> None:
 
 
 def _parameters(schema: dict[str, Any]) -> str:
-    """The names of the parameters with their defaults, out of their JSON schema."""
+    """The names and defaults of the parameters, from their JSON schema."""
     fields = {name: field for name, field in schema.get("properties", {}).items() if name != "name"}
     return ", ".join(f"{name}={field['default']}" if "default" in field else name for name, field in fields.items())

@@ -22,7 +22,7 @@ HEADERS = ("id", "step", "attempt", "kind", "complete", "model", "state", "creat
 
 
 class NoCheckpoint(CliError):
-    """The job has no checkpoint that fits."""
+    """The job has no such checkpoint."""
 
     code = "no-checkpoint"
 
@@ -57,10 +57,10 @@ def checkpoints(job: JobArgument, *, output_format: FormatOption = Format.TABLE,
 def download(
     job: JobArgument,
     *,
-    step: Annotated[int | None, typer.Option(help="The checkpoint of this step instead of the newest.")] = None,
-    path: Annotated[Path | None, typer.Option("--to", "-o", help="File to write, or a folder.")] = None,
+    step: Annotated[int | None, typer.Option(help="Step of the checkpoint (default: the newest).")] = None,
+    path: Annotated[Path | None, typer.Option("--to", "-o", help="File or folder to write to.")] = None,
     part: Annotated[
-        Literal["model", "state"], typer.Option(help="model: the weights; state: what a resume needs besides.")
+        Literal["model", "state"], typer.Option(help="model: the weights; state: everything else that a resume needs.")
     ] = "model",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     data_dir: DataDir = None,
@@ -82,7 +82,7 @@ def download(
 
 
 def choose(found: tuple[Checkpoint, ...], step: int | None) -> Checkpoint:
-    """The complete one of that step, or the newest. Raises NoCheckpoint."""
+    """The complete checkpoint of that step, or the newest one. Raises NoCheckpoint."""
     complete = [checkpoint for checkpoint in found if checkpoint.complete]
     if not complete:
         raise NoCheckpoint("the job has no complete checkpoint yet; `traind watch` shows how far it is")

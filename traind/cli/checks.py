@@ -42,17 +42,20 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     target: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT|JOB", help="A checkpoint's number, or a job (its newest checkpoint).")
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT|JOB", help="Number of a checkpoint, or id of a job (its newest checkpoint)."
+        ),
     ],
     *,
     step: Annotated[
-        int | None, typer.Option(help="Of a job: verify the checkpoint of this step (default: the newest).")
+        int | None, typer.Option(help="If a job is given: step of the checkpoint to verify (default: the newest).")
     ] = None,
     no_wait: NoWait = False,
     output_format: FormatOption = Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
-    """Prove a checkpoint: replay from the one before it, or from the start, and compare every bit.
+    """Verify a checkpoint: replay from the one before it, or from the start, and compare every bit.
 
     Exit code 0 if all bits are equal, 1 if they are not or the check failed, 4 if it was cancelled.
     """
@@ -75,16 +78,16 @@ def audit(
     ] = None,
     max_ulp: Annotated[
         int | None,
-        typer.Option(min=0, help="Exit with 1 if a tensor is further apart than this many units in the last place."),
+        typer.Option(min=0, help="Exit with 1 if a tensor differs by more than this many units in the last place."),
     ] = None,
     no_wait: NoWait = False,
     output_format: FormatOption = Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
-    """Replay a job's first steps with optim_core and with torch.optim, and show how far apart each tensor is.
+    """Replay a job's first steps with optim_core and with torch.optim, and show by how much each tensor differs.
 
-    A few units in the last place are rounding, which later steps carry on. Exit code 1 if the check failed or,
-    with --max-ulp, if a tensor is further apart; 0 otherwise.
+    Differences of a few units in the last place come from rounding, and carry over to later steps. Exit code 1 if the
+    check failed or, with --max-ulp, if a tensor differs by more; 0 otherwise.
     """
 
     def near_enough(check: Check) -> bool:
@@ -107,7 +110,7 @@ def checks(job: JobArgument, *, output_format: FormatOption = Format.TABLE, data
 
 
 def check_table(found: Sequence[Check]) -> None:
-    """The checks as a table on stdout, a line each."""
+    """Print the checks as a table on stdout, one line per check."""
     rows = [
         (c.id, c.kind, c.state, c.checkpoint_id, c.from_step, c.to_step, _outcome(c), when(c.created_at)) for c in found
     ]
@@ -115,7 +118,7 @@ def check_table(found: Sequence[Check]) -> None:
 
 
 def _checkpoint(client: Client, target: str, step: int | None) -> int:
-    """A number is a checkpoint's; ids of jobs begin with a zero."""
+    """The number of the checkpoint that `target` names. Only ids of jobs begin with a zero."""
     if target.isascii() and target.isdigit() and not target.startswith("0"):
         if step is not None:
             raise Refused("--step chooses among a job's checkpoints; give the job, or the checkpoint's number alone")
@@ -162,7 +165,7 @@ def _wait(client: Client, check: Check) -> Check:
 
 
 def _report(progress: Progress) -> Callable[[Check], None]:
-    """A bar on a terminal, a line at each new state elsewhere."""
+    """Shows a progress bar on a terminal; elsewhere prints a line at each new state."""
     task, said = progress.add_task("", total=None), ""
 
     def update(check: Check) -> None:
@@ -205,7 +208,7 @@ def _show_verified(check: Check, result: VerifyResult) -> None:
         for line in _findings(result):
             _say(f"  {line}")
     if not result.exact:
-        _say("bits may differ where it ran, so a difference proves no damage:")
+        _say("the replay ran in a different environment, so a difference does not prove damage:")
         for reason in result.reasons:
             _say(f"  {reason}")
     rows = [
@@ -218,16 +221,18 @@ def _show_verified(check: Check, result: VerifyResult) -> None:
 
 
 def _extent(result: VerifyResult) -> str:
-    """In a few words, what is different."""
+    """A short text that says what differs."""
     return f"{result.n_different} of {result.n_tensors} tensors" + (
         f", the first is {result.differences[0].tensor}" if result.differences else ""
     )
 
 
 def _findings(result: VerifyResult) -> Iterator[str]:
-    """A line for everything that is no tensor with other values."""
+    """A line for each difference that is not a tensor with different values."""
     yield from (
-        f"the file {part} has another SHA-256 than was stored" for part, good in result.intact.items() if not good
+        f"the SHA-256 of the file {part} differs from the stored one"
+        for part, good in result.intact.items()
+        if not good
     )
     yield from (f"the file {part} cannot be read: {why}" for part, why in result.unreadable.items())
     if result.ended is not None:

@@ -35,7 +35,7 @@ MOMENTS = ("mean", "std", "min", "max")
 
 @dataclass(frozen=True)
 class Spread:
-    """Statistics of `n` values, one or more. `std` is the sample's standard deviation (n - 1), None of one value."""
+    """Statistics of `n` values, at least one. `std` is the sample standard deviation (n - 1), None for one value."""
 
     n: int
     mean: float
@@ -45,7 +45,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> Spread | None:
-        """Of those that are there and finite; None if there is none."""
+        """The statistics of the values that exist and are finite; None if there are none."""
         found = [value for value in values if value is not None and math.isfinite(value)]
         if not found:
             return None
@@ -58,7 +58,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Group:
-    """Jobs with the same settings but for the seed. `best` and `last` are over those that succeeded."""
+    """Jobs that differ only in their seed. `best` and `last` cover the jobs that succeeded."""
 
     settings: Settings
     jobs: Sequence[Document]
@@ -67,7 +67,7 @@ class Group:
 
     @property
     def states(self) -> Counter[str]:
-        """How many jobs have ended how; those that have not ended, paused ones too, are "running"."""
+        """The number of jobs by outcome; jobs that have not ended, including paused ones, are "running"."""
         ended = ("succeeded", *ENDED_BADLY)
         return Counter(job["state"] if job["state"] in ended else "running" for job in self.jobs)
 
@@ -84,18 +84,18 @@ def compare(
     since: selection.SinceOption = None,
     until: selection.UntilOption = None,
     by: Annotated[
-        str | None, typer.Option(metavar="METRIC", help="The metric (default: val/accuracy, else val/loss).")
+        str | None, typer.Option(metavar="METRIC", help="Metric to compare (default: val/accuracy, else val/loss).")
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help=f"However many there are (default: the newest {MOST_COMPARED:,}).")
+        bool, typer.Option("--all", help=f"Compare all matching jobs (default: the newest {MOST_COMPARED:,}).")
     ] = False,
     output_format: FormatOption = Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
-    """Compare jobs: those that differ only in their seed are one row, best mean first.
+    """Compare jobs. Jobs that differ only in their seed share a row; the best mean comes first.
 
-    Mean, standard deviation (of the sample, n - 1), smallest and largest of the metric's best and last value are over
-    the jobs that succeeded; how many diverged, failed, were cancelled or still run is counted beside them.
+    The mean, sample standard deviation (n - 1), minimum and maximum of the metric's best and last value cover the jobs
+    that succeeded. Further columns count the jobs that diverged, failed, were cancelled or are still running.
     """
     from traind.client import calls
 
@@ -119,7 +119,7 @@ def compare(
 
 
 def grouped(jobs: Sequence[Document], key: str) -> list[Group]:
-    """The groups, best mean of the metric's best value first, at the end those without a value."""
+    """The groups, sorted by the mean of the metric's best value, best first; groups without a value come last."""
     members: dict[tuple[tuple[str, str], ...], list[Document]] = {}
     for job in jobs:
         own = settings(job["spec"])

@@ -1,4 +1,4 @@
-"""The question before what cannot be undone. Asked by `traind rm`, and `traind cancel --label`."""
+"""The question before an action that cannot be undone. Used by `traind rm` and `traind cancel --label`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_NAMED = 10
 
 
 def confirm(verb: str, what: str, idents: Sequence[str], end: str = "", *, yes: bool) -> None:
-    """Ask on a terminal; without one, `--yes` has to say it. Raises Exit if the answer is no."""
+    """Ask on a terminal; without a terminal, `--yes` is required. Raises Exit if the answer is no."""
     if yes:
         return
     if not sys.stdin.isatty():

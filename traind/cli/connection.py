@@ -1,4 +1,4 @@
-"""Finding the service and the job a command speaks of.
+"""Finds the service and the job that a command refers to.
 
 TRAIND_URL with TRAIND_API_KEY, or else the `service.json` that a local `traind up` keeps in its data folder; an
 explicit --data-dir wins over both. The key comes from nowhere else: a command line is read by everybody.
@@ -36,31 +36,31 @@ ORIGIN = ContextVar("ORIGIN", default=ENVIRONMENT)
 LEAST_DIGITS = 4
 ID_DIGITS = 32
 SHOWN = 10
-"""Of the jobs that a shortened id may mean."""
+"""How many of the jobs that a shortened id may mean are listed."""
 
 
 class NoService(CliError):
-    """No service can be found to speak to."""
+    """No service was found."""
 
     code = "no-service"
 
 
 class UnknownJob(CliError):
-    """What the user wrote is no job's id."""
+    """The text that the user gave is not a job's id."""
 
     code = "unknown-job"
     exit_code = 2
 
 
 def connect(data_dir: Path | None) -> Client:
-    """A client of the service that is meant. Raises NoService, which says how to get one."""
+    """A client for the service to use. Raises NoService, which says how to start or choose one."""
     from traind.client import Client
 
     return _made(Client, data_dir)
 
 
 def plain(data_dir: Path | None) -> closing[Http]:
-    """Calls to that service that answer with documents: Client costs a command that needs no more 0.1 s of CPU."""
+    """Calls to the same service that return documents, for commands that need no Client: importing it takes 0.1 s."""
     from traind.client.http import Http
 
     return closing(_made(Http, data_dir))
@@ -114,7 +114,7 @@ def _runs(pid: int) -> bool:
 
 
 def job_id(client: Client, text: str) -> str:
-    """The whole id of the job meant by `text`. Only a shortened id costs a call. Raises UnknownJob."""
+    """The full id of the job that `text` names. Only a shortened id needs a call. Raises UnknownJob."""
     digits = text.strip().lower().replace("-", "")
     if not set(digits) <= set("0123456789abcdef") or not LEAST_DIGITS <= len(digits) <= ID_DIGITS:
         raise UnknownJob(
@@ -133,5 +133,5 @@ def job_id(client: Client, text: str) -> str:
 
 
 def silence(client: Client) -> Callable[[float], None]:
-    """For `client.wait`: says on stderr that the service does not answer, above whatever is drawn there."""
+    """For `client.wait`: prints on stderr that the service does not answer, above anything that is drawn there."""
     return lambda seconds: output.stderr().print(f"no answer from {client.url} for {seconds:.0f} s; still trying")

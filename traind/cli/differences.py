@@ -1,4 +1,4 @@
-"""Which hyperparameters tell jobs apart. Called by `traind ls` and `traind compare`; works on documents of jobs."""
+"""Finds the hyperparameters that differ between jobs. Used by `traind ls` and `traind compare`, on job documents."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ PARTS = ("dataset", "model", "optimizer", "schedule", "training")
 """The parts of a spec that decide what is trained; names, labels and resources do not."""
 SEED = "training.seed"
 ALWAYS = ("dataset.name", "model.name", "optimizer.name", "optimizer.lr")
-"""Hyperparameters with a column of their own, whether they differ or not."""
+"""Hyperparameters that always have a column."""
 
 Settings = dict[str, str]
 
 
 def settings(spec: Mapping[str, Any]) -> Settings:
-    """The hyperparameters of a spec as text, by path, such as {"optimizer.lr": "0.1"}; null is not among them."""
+    """The hyperparameters of a spec as text, by path, such as {"optimizer.lr": "0.1"}; nulls are left out."""
     return {path: text for part in PARTS for path, text in _flat(part, spec.get(part))}
 
 
 def differing(rows: Sequence[Settings], *, without: Collection[str] = ()) -> list[str]:
     """The paths whose values differ among the rows that have them, or that only some rows with the same names have.
 
-    Adam's betas are not among them for lack of a momentum, nor SGD's momentum if it is the same wherever it stands.
+    Adam's betas do not count as different because SGD has none, nor does SGD's momentum if all SGD rows have the same.
     """
     paths = dict.fromkeys(path for row in rows for path in row)
     return [path for path in paths if path not in without and _differs(path, rows)]
 
 
 def titles(paths: Sequence[str]) -> list[str]:
-    """Short headers: the last part of a path (of a name its part's), or the whole path if two would be the same."""
+    """Short headers: the last part of a path (for a name, the part before), or the whole path if two would be equal."""
     short = [_short(path) for path in paths]
     return [path if short.count(name) > 1 else name for path, name in zip(paths, short, strict=True)]
 

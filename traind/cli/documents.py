@@ -1,4 +1,4 @@
-"""Reading the file of a spec: JSON, or YAML 1.2 without its traps.
+"""Reads the file of a spec: JSON, or YAML 1.2 without its traps.
 
 PyYAML follows YAML 1.1: `1e-3` is a string to it, `no` a boolean, a repeated key silently wins and a tag may run code.
 Here the scalars are those of YAML 1.2's core schema, a repeated key is an error, tags are refused, and aliases may not
@@ -29,14 +29,14 @@ class UnreadableDocument(Refused):
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed mapping. `lines` gives the line (from 1) of the field at a JSON pointer, where it is known."""
+    """A parsed mapping. `lines` gives the line (from 1) of the field at a JSON pointer, if it is known."""
 
     source: str
     value: dict[str, Any]
     lines: dict[str, int] = field(default_factory=dict)
 
     def line(self, pointer: str) -> int | None:
-        """The line of the field, or of what would contain it."""
+        """The line of the field, or of the mapping that would contain it."""
         while pointer not in self.lines and pointer:
             pointer = pointer.rpartition("/")[0]
         return self.lines.get(pointer)
@@ -94,7 +94,7 @@ def parse_yaml(text: str) -> tuple[Any, dict[str, int]]:
 
 
 class _Builder:
-    """Values from YAML nodes, counted as they are after aliases are followed."""
+    """Converts YAML nodes to values, and counts the values with aliases expanded."""
 
     def __init__(self) -> None:
         self.lines: dict[str, int] = {}

@@ -1,7 +1,7 @@
-"""A spec in the making: a file, flags over it, and where each field came from, so that errors name flag or line.
+"""Builds a spec from a file and flags, and records the source of each field, so that errors name the flag or line.
 
-A flag that gives a part another name (`--optimizer adam` over a file with sgd) replaces that part: the options of the
-one are not options of the other.
+A flag that changes the name of a part (`--optimizer adam` with a file that has sgd) replaces the whole part, because
+the options of one optimizer do not apply to another.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ LENGTHS = frozenset({"/training/epochs", "/training/steps"})
 
 
 class BadFlag(Refused):
-    """A flag's value makes no sense, whatever the rest of the spec is."""
+    """The value of a flag is invalid in any spec."""
 
 
 class Draft:
-    """The document so far. `notes` are for the person: what a flag threw away."""
+    """The document so far. `notes` tell the user what a flag has replaced."""
 
     def __init__(self, file: Document | None = None) -> None:
         self.document: dict[str, Any] = {} if file is None else file.value
@@ -80,7 +80,7 @@ class Draft:
         self.put(["labels", key], value, f"--label {key}")
 
     def put(self, path: Sequence[str], value: Any, origin: str) -> None:
-        """Set the field at `path`, making the mappings on the way. Raises BadFlag, also if another flag has set it."""
+        """Set the field at `path`, creating the mappings above it. Raises BadFlag, also if another flag has set it."""
         pointer = "/" + "/".join(_escaped(path))
         for field, earlier in self._origins.items():
             if field == pointer or field.startswith(f"{pointer}/"):
@@ -98,7 +98,7 @@ class Draft:
         self._origins[pointer] = origin
 
     def check(self) -> None:
-        """Judge the spec by itself. Raises Refused."""
+        """Check the spec without the service. Raises Refused."""
         from pydantic import ValidationError
 
         from traind.spec import JobSpec
@@ -129,7 +129,7 @@ class Draft:
         return f"{flag} ({shown})" if flag else shown
 
     def _below(self, pointer: str) -> str | None:
-        """The flag that made the mapping at `pointer`, unless the file has it."""
+        """The flag that created the mapping at `pointer`, unless it is in the file."""
         if not pointer or (self._file is not None and pointer in self._file.lines):
             return None
         return next((origin for at, origin in self._origins.items() if at.startswith(f"{pointer}/")), None)

@@ -2,8 +2,8 @@
 
 TraindError
 └── CliError                exit code 1
-    ├── NoService           nothing to speak to (connection)
-    ├── UnknownJob          not an id (connection), exit code 2
+    ├── NoService           no service was found (connection)
+    ├── UnknownJob          not a job's id (connection), exit code 2
     └── Refused             a spec or a flag is wrong, exit code 2
         ├── BadFlag         (draft)
         └── UnreadableDocument (documents)

@@ -1,4 +1,4 @@
-"""The table of jobs, a line each, from their documents. Shown by `traind ls`, `watch` and the verbs."""
+"""The table of jobs, one line per job, from their documents. Shown by `traind ls`, `watch` and the verbs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from traind.errors import ApiError
 
 MAIN_METRICS = ("val/accuracy", "val/loss", "train/loss")
 SPARE = ("created", "saved", "dataset", "model", "name", "step")
-"""Columns that a narrow terminal does without, first ones first; then the differing hyperparameters, from the last."""
+"""Columns that are dropped on a narrow terminal, in this order; then the differing hyperparameters, from the last."""
 
 Document = Mapping[str, Any]
 
 
 def job_table(jobs: Sequence[Document], *, metric: str | None = None) -> None:
-    """The jobs on stdout, with the last and the best value of `metric`, or the first of MAIN_METRICS that any has."""
+    """Print the jobs on stdout, with the last and best value of `metric` (default: the first of MAIN_METRICS)."""
     key = metric or main_metric(jobs)
     rows = [settings(job.get("spec", {})) for job in jobs]
     paths = differing(rows, without=ALWAYS)

@@ -1,4 +1,4 @@
-"""`traind get` and `events`. What can be asked of a job is in `traind.cli.verbs`."""
+"""`traind get` and `events`. Commands that change a job are in `traind.cli.verbs`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from traind.cli.output import Format, duration, number, when
 if TYPE_CHECKING:
     from traind.client import Job
 
-FormatOption = Annotated[Format, typer.Option("--output", "-o", help="json: one JSON document.")]
+FormatOption = Annotated[Format, typer.Option("--output", "-o", help="Output format; json is one JSON document.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def get(job: JobArgument, *, output_format: FormatOption = Format.TABLE, data_di
 def events(
     job: JobArgument,
     *,
-    after: Annotated[int | None, typer.Option(help="Only events after the one with this id.")] = None,
+    after: Annotated[int | None, typer.Option(help="Show only events after the event with this id.")] = None,
     output_format: FormatOption = Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
@@ -94,7 +94,7 @@ def made_of(spec: Mapping[str, Any], resolved: Mapping[str, Any]) -> Iterator[tu
 
 
 def _layers(model: Mapping[str, Any] | None) -> str:
-    """As torch.nn is called."""
+    """The call of torch.nn that builds the layer."""
     if model is None:
         return ""
     calls = ((layer["module"], layer["arguments"].items()) for layer in model["layers"])

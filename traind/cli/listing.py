@@ -1,4 +1,4 @@
-"""`traind ls`: the jobs that match, with what tells them apart."""
+"""`traind ls`: the jobs that match, with the hyperparameters that differ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from traind.cli.output import Format
 
 CREATED = "created"
 MOST_SORTED = 1_000
-"""So many jobs are fetched to be sorted by a metric, unless all are wanted."""
+"""How many jobs are fetched at most to be sorted by a metric, without --all."""
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 def list_jobs(
     *,
     state: Annotated[
-        list[str] | None, typer.Option(help="Only jobs in this state. Given several times: in any of them.")
+        list[str] | None, typer.Option(help="Only jobs in this state; repeat the option for several states.")
     ] = None,
     label: selection.LabelOption = None,
     optimizer: Annotated[str | None, typer.Option(help="Only jobs with this optimizer.")] = None,
@@ -49,8 +49,8 @@ def list_jobs(
             metavar="METRIC", help="Sort by the best value of this metric, e.g. val/accuracy (default: newest first)."
         ),
     ] = CREATED,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")] = 20,
-    everything: Annotated[bool, typer.Option("--all", help="List all jobs, however many there are.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of jobs to list.")] = 20,
+    everything: Annotated[bool, typer.Option("--all", help="List all matching jobs, without a limit.")] = False,
     output_format: FormatOption = Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
@@ -73,7 +73,7 @@ def list_jobs(
 
 
 def _sorted(found: Iterator[Any], key: str, limit: int | None) -> list[Any]:
-    """The best `limit` by a metric, of at most MOST_SORTED; what was passed over is said on stderr."""
+    """The best `limit` jobs by a metric, of at most MOST_SORTED; stderr says if there are more."""
     jobs = list(found if limit is None else islice(found, MOST_SORTED))
     more = limit is not None and len(jobs) == MOST_SORTED and next(found, None) is not None
     try:
@@ -82,14 +82,14 @@ def _sorted(found: Iterator[Any], key: str, limit: int | None) -> list[Any]:
     except (AttributeError, KeyError, TypeError, ValueError):
         raise bad_answer() from None
     if more:
-        output.note(f"sorted are the newest {MOST_SORTED:,} that match; --all sorts all of them")
+        output.note(f"only the newest {MOST_SORTED:,} matching jobs are sorted; --all sorts all of them")
     if limit is not None and len(jobs) > limit:
         output.note(f"the best {limit} of {len(jobs):,}; -n shows more")
     return ranked[:limit]
 
 
 def by_metric(jobs: Sequence[Document], key: str) -> list[Document]:
-    """Best first by the metric's best value, or its last if no best is kept; at the end those without a number."""
+    """Jobs sorted by the metric's best value, or its last if no best is kept; jobs without a number come last."""
     sign = -1 if better_is_higher(key) else 1
 
     def place(job: Document) -> float:

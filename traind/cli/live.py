@@ -1,4 +1,4 @@
-"""The progress of jobs, while it happens: a table that is redrawn on a terminal, a line now and then elsewhere.
+"""The progress of jobs while they run: on a terminal a table that is redrawn, elsewhere an occasional line.
 
 Written to stderr. Used by `traind watch`, `traind submit --watch` and the demo.
 """
@@ -24,9 +24,8 @@ COLUMNS = ("job", "state", "", "step", "loss", "accuracy", "steps/s", "ETA")
 
 
 class Board:
-    """Shows the jobs that `update` was given. A job has a line at each new state and every `line_seconds` at most.
-
-    With `several` jobs each line begins with a short id.
+    """Shows the jobs given to `update`. Elsewhere than on a terminal, prints a line for a job at each new state, and in
+    between at most every `line_seconds`. With `several` jobs each line begins with a short id.
     """
 
     def __init__(self, console: Console, *, several: bool = False, line_seconds: float = 2.0) -> None:
@@ -72,7 +71,7 @@ class Board:
         return table
 
     def _fitting(self) -> list[Job]:
-        """As many as the terminal has lines for: those that run first, those that have ended last."""
+        """As many jobs as fit on the terminal: running jobs come first, ended ones last."""
         room = max(1, self._console.height - 3)
         if len(self._jobs) <= room:
             return list(self._jobs.values())
@@ -95,7 +94,7 @@ class Board:
 
 
 def cells(job: Job) -> tuple[str, str, str, str, str, str, str]:
-    """Name, state (what a running job does where that is not training), step, loss, accuracy, steps per second, ETA."""
+    """Name, state (for a running job its phase, if it is not training), step, loss, accuracy, steps per second, ETA."""
     progress = job.progress
     busy = job.state == "running" and job.phase not in (None, "train") and progress.no_room is None
     state = job.phase if busy else job.state_and_reason

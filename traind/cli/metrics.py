@@ -48,10 +48,13 @@ def metrics(
         int | None, typer.Option(min=1, help="Number of buckets per metric; each shows its minimum and maximum.")
     ] = None,
     all_attempts: Annotated[
-        bool, typer.Option("--all-attempts", help="Include the points that a later attempt trained again.")
+        bool, typer.Option("--all-attempts", help="Include points of steps that a later attempt repeated.")
     ] = False,
     output_format: Annotated[
-        MetricFormat, typer.Option("--output", "-o", help="plot: a chart per key; csv and json: all buckets.")
+        MetricFormat,
+        typer.Option(
+            "--output", "-o", help="Output format; plot draws a chart per metric, csv and json give all buckets."
+        ),
     ] = MetricFormat.TABLE,
     data_dir: DataDir = None,
 ) -> None:

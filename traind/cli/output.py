@@ -1,7 +1,7 @@
-"""What the commands print: data to stdout, everything else to stderr.
+"""Prints the output of the commands: data to stdout, everything else to stderr.
 
-Tables are aligned and never cut off where stdout is not a terminal; colours appear only on one (and not with
-NO_COLOR). Text that came from elsewhere is shown without control characters.
+If stdout is not a terminal, tables are aligned and never cut off; colours appear only on a terminal (and not with
+NO_COLOR). Text from other sources is shown without control characters.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class Format(StrEnum):
 
 
 def note(text: str) -> None:
-    """One line for a person, on stderr."""
+    """Print a line for the user on stderr."""
     with contextlib.suppress(OSError):  # there is nowhere left to say it
         sys.stderr.write(f"{printable(text)}\n")
         sys.stderr.flush()
 
 
 def data(text: str) -> None:
-    """Lines of data, on stdout. A single line that cannot be written there, such as a new job's id, goes to stderr."""
+    """Print lines of data on stdout. A single line that cannot be written there, such as a job's id, goes to stderr."""
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
@@ -70,7 +70,7 @@ def data(text: str) -> None:
 
 
 def document(value: Any) -> None:
-    """One JSON document, on stdout."""
+    """Print one JSON document on stdout."""
     data(json.dumps(value, indent=2, allow_nan=False))
 
 
@@ -82,10 +82,10 @@ def table(
     spare: Sequence[int] = (),
     cut: Sequence[int] = (),
 ) -> None:
-    """A table on stdout, a line each row; None is an empty cell, and columns in `right` are aligned to the right.
+    """Print a table on stdout, one line per row; None is an empty cell, and columns in `right` are right-aligned.
 
-    On a terminal that is too narrow, ids (`Ident`) are shortened to their end, the columns in `spare` are left out,
-    first ones first, and those in `cut` are cut; a line on stderr names what is missing.
+    If the terminal is too narrow, ids (`Ident`) are shortened to their last digits, the columns in `spare` are left out
+    in the given order, and those in `cut` are cut; a line on stderr names what is missing.
     """
     drawn = draw(
         headers,
@@ -118,7 +118,7 @@ def _coloured() -> bool:
 
 
 def wrapped_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table of long texts on stdout; what does not fit the terminal goes on in the column's next line."""
+    """Print a table of long texts on stdout; a text that does not fit is wrapped within its column."""
     from rich.table import Table
     from rich.text import Text
 
@@ -132,7 +132,7 @@ def wrapped_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> N
 
 
 def show(drawn: Table) -> None:
-    """A table of Rich on stdout, without the blanks that fill its last column."""
+    """Print a Rich table on stdout, without the blanks that pad its last column."""
     console = stdout()
     with console.capture() as captured:
         console.print(drawn)
@@ -156,17 +156,17 @@ def _console(file: TextIO) -> Console:
 
 
 def printable(text: str) -> str:
-    """`text` without characters that steer a terminal; line ends and tabs stay."""
+    """`text` without characters that control a terminal; line ends and tabs stay."""
     return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
 def number(value: float | None) -> str:
-    """A metric's value, four significant digits; empty where there is none."""
+    """A metric's value with four significant digits; empty if there is none."""
     return "" if value is None else f"{value:.4g}"
 
 
 def when(at: datetime | None) -> str:
-    """A time in this machine's time zone, with the zone: "2026-01-31 14:05:00 CET"; empty where there is none."""
+    """A time in this machine's time zone, with the zone: "2026-01-31 14:05:00 CET"; empty if there is none."""
     return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 

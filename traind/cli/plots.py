@@ -19,14 +19,14 @@ LOG_FROM_RATIO = 1_000.0
 
 @dataclass(frozen=True)
 class Scale:
-    """Where a value stands between the smallest and the largest: 0 to 1, by its logarithm where they are far apart."""
+    """The position of a value between the smallest and the largest: 0 to 1, logarithmic if they are far apart."""
 
     low: float
     high: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Scale | None:
-        """The scale of the finite ones among `values`; None where there is none."""
+        """The scale of the finite values among `values`; None if there are none."""
         finite = [value for value in values if math.isfinite(value)]
         return cls(min(finite), max(finite)) if finite else None
 
@@ -74,7 +74,7 @@ def chart(steps: Sequence[int], values: Sequence[float], *, width: int = 60, hei
 
 
 def _dots(columns: Sequence[int], places: Sequence[float | None], top: int) -> Iterator[tuple[int, int]]:
-    """Every dot of the line: straight between neighbours, broken where a place is None."""
+    """The dots of the line: straight between neighbours, interrupted at a place that is None."""
     before: tuple[int, int] | None = None
     for x, place in zip(columns, places, strict=True):
         if place is None:

@@ -14,7 +14,7 @@ from traind.cli.errors import FAILED
 from traind.errors import ApiError
 
 OF_ONE = ("not-found", "state-conflict", "in-use", "no-answer")
-"""Codes of errors that concern the one thing that was to be deleted."""
+"""Codes of errors that concern only the job or checkpoint that was to be deleted."""
 
 
 def register(app: typer.Typer) -> None:
@@ -26,17 +26,15 @@ def rm(
         list[str],
         typer.Argument(
             metavar="JOB...",
-            help="Ids of jobs that have ended, or their last four digits or more; with --checkpoint of checkpoints.",
+            help="Ids of ended jobs, or their last four digits or more; with --checkpoint, numbers of checkpoints.",
         ),
     ],
     *,
-    checkpoint: Annotated[
-        bool, typer.Option("--checkpoint", help="Delete checkpoints, not jobs (default: jobs).")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first (default: ask).")] = False,
+    checkpoint: Annotated[bool, typer.Option("--checkpoint", help="Delete checkpoints instead of jobs.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Delete jobs that have ended, with their checkpoints and metrics. It cannot be undone."""
+    """Delete jobs that have ended, with their checkpoints and metrics. This cannot be undone."""
     numbers = [_number(thing) for thing in things] if checkpoint else list[int]()
     with connect(data_dir) as client:
         idents: Sequence[int | str] = numbers or [job_id(client, thing) for thing in things]

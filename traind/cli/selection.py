@@ -1,4 +1,4 @@
-"""Which jobs are meant: labels, names, times and metrics on the command line, as filters of the list of jobs."""
+"""Options that select jobs by label, name, time and metric, and the filters of the list of jobs made from them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from traind.cli.errors import Refused
 
 LabelOption = Annotated[
     list[str] | None,
-    typer.Option("--label", metavar="KEY[=VALUE]", help="Only jobs with this label. Can be given several times."),
+    typer.Option(
+        "--label", metavar="KEY[=VALUE]", help="Only jobs with this label; repeat the option for more labels."
+    ),
 ]
 NameOption = Annotated[
     str | None,
-    typer.Option("--name", help="Only jobs whose name contains this; with * or ? it is a pattern for the whole name."),
+    typer.Option("--name", help="Only jobs whose name contains this text; with * or ?, a pattern for the whole name."),
 ]
 SinceOption = Annotated[
     str | None,
@@ -37,7 +39,7 @@ WhereOption = Annotated[
         "--where",
         metavar="METRIC>NUMBER",
         help="Only jobs whose last value of a metric meets this condition, e.g. 'val/accuracy>0.9' "
-        "(or >=, <, <=); 'best:val/accuracy>0.9' is about the best value. Can be given several times.",
+        "(or >=, <, <=); 'best:val/accuracy>0.9' tests the best value; repeat the option for more conditions.",
     ),
 ]
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -53,7 +55,7 @@ def filters(
     until: str | None = None,
     where: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Options as arguments of `traind.client.calls.list_jobs` and `Client.list`. Raises Refused."""
+    """The options as arguments for `traind.client.calls.list_jobs` and `Client.list`. Raises Refused."""
     now = datetime.now(UTC)
     return {
         "state": state or (),
@@ -67,7 +69,7 @@ def filters(
 
 
 def labels(texts: Sequence[str]) -> dict[str, str | None]:
-    """`KEY=VALUE`, or `KEY` for any value. Raises Refused for two values of one key."""
+    """Parses `KEY=VALUE`, or `KEY` for any value. Raises Refused if one key has two values."""
     wanted: dict[str, str | None] = {}
     for key, separator, value in (text.partition("=") for text in texts):
         if separator and wanted.get(key, value) not in (value, None):
@@ -77,7 +79,7 @@ def labels(texts: Sequence[str]) -> dict[str, str | None]:
 
 
 def moment(option: str, text: str, now: datetime) -> datetime:
-    """A time before `now`, such as 90s, 30m, 2h, 3d or 1w, or one in ISO 8601 (local where it has no zone). Raises
+    """Parses a time before `now`, such as 90s, 30m, 2h, 3d or 1w, or an ISO 8601 time (local if it has no zone). Raises
     Refused.
     """
     ago = re.fullmatch(r"([0-9]+)([smhdw])", text, re.ASCII)

@@ -1,4 +1,4 @@
-"""The standard streams where they are closed, or lead to a full disk. Called by `traind.cli.app.main`."""
+"""Handles standard streams that are closed or on a full disk. Called by `traind.cli.app.main`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF,
 
 
 def open_closed_ones() -> None:
-    """Give a closed stream its descriptor back, so that no file that is opened later takes it.
+    """Reopen the descriptors of closed streams, so that no file that is opened later takes them.
 
-    A write to a standard output that was closed still fails; what goes to a closed standard error is dropped, and a
-    closed standard input is empty.
+    Writing to a closed standard output still fails, text for a closed standard error is dropped, and a closed standard
+    input is empty.
     """
     for descriptor in range(3):
         try:
@@ -31,9 +31,9 @@ def open_closed_ones() -> None:
 
 
 class ForgivingStderr(io.TextIOWrapper):
-    """A standard error that drops what a full disk does not take: what a command does matters more than what it says.
+    """A standard error that drops text if the disk is full: a command's work matters more than its messages.
 
-    A pipe that nobody reads any more is an error as ever.
+    Writing to a pipe without a reader still is an error.
     """
 
     def __init__(self, replaced: io.TextIOWrapper) -> None:
@@ -63,12 +63,12 @@ def forgive_stderr() -> None:
 
 
 def was_writing(error: OSError) -> bool:
-    """Whether it is the failure of a write to an open stream: it names no file."""
+    """Whether the error is a failed write to an open stream: such an error names no file."""
     return error.filename is None and error.errno in _WRITE_ERRORS
 
 
 def drop_unwritten() -> None:
-    """Let what standard output still holds go nowhere, so that its flush at exit does not fail again."""
+    """Discard what standard output still buffers, so that its flush at exit does not fail again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)

@@ -30,10 +30,10 @@ def register(app: typer.Typer) -> None:
 
 def submit(
     file: Annotated[
-        str | None, typer.Argument(metavar="FILE", help="Spec in YAML or JSON; - reads standard input.")
+        str | None, typer.Argument(metavar="FILE", help="File with the spec in YAML or JSON; - reads standard input.")
     ] = None,
     *,
-    name: Annotated[str | None, typer.Option(help="Name of the job, for people who read the list of jobs.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job, as lists of jobs show it.")] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Name of the data set, e.g. digits; `traind datasets` lists them.")
     ] = None,
@@ -48,7 +48,7 @@ def submit(
     ] = None,
     nesterov: Annotated[
         bool | None,
-        typer.Option(help="Whether the momentum of sgd is Nesterov's (default: no).", rich_help_panel=OPTIMIZER),
+        typer.Option(help="Use Nesterov momentum with sgd (default: no).", rich_help_panel=OPTIMIZER),
     ] = None,
     betas: Annotated[
         str | None, typer.Option(help="Adam's beta1 and beta2, e.g. 0.9,0.999.", rich_help_panel=OPTIMIZER)
@@ -77,11 +77,11 @@ def submit(
         str | None, typer.Option(help="Device to train on: auto, cpu or cuda.", rich_help_panel=RESOURCES)
     ] = None,
     queue: Annotated[
-        str | None, typer.Option(help="Name of the queue (default: that of the device).", rich_help_panel=RESOURCES)
+        str | None, typer.Option(help="Name of the queue (default: the device's queue).", rich_help_panel=RESOURCES)
     ] = None,
     priority: Annotated[
         int | None,
-        typer.Option(help="From -100 to 100; a job with a higher one starts first.", rich_help_panel=RESOURCES),
+        typer.Option(help="Priority, from -100 to 100; jobs with a higher one start first.", rich_help_panel=RESOURCES),
     ] = None,
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Label of the job; repeat the option for more labels.")
@@ -89,24 +89,27 @@ def submit(
     assign: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="PATH=VALUE", help="Set any field, e.g. training.eval_every=50; the value is YAML or JSON."
+            "--set",
+            metavar="PATH=VALUE",
+            help="Set a field of the spec, e.g. training.eval_every=50; VALUE is YAML or JSON.",
         ),
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="If a submit is repeated with the same key and spec, it makes no second job.")
+        str | None, typer.Option(help="Key for safe repeats: the same key with the same spec creates only one job.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only check the spec, and show what the service would train.")
+        bool,
+        typer.Option("--dry-run", help="Check the spec and show what the service would train, without submitting."),
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Watch the job after submitting it; the exit code is its outcome.")
+        bool, typer.Option("--watch", help="Watch the job after submitting it; the exit code says its outcome.")
     ] = False,
     output_format: Annotated[
-        output.Format, typer.Option("--output", "-o", help="json: one JSON document.")
+        output.Format, typer.Option("--output", "-o", help="Output format; json is one JSON document.")
     ] = output.Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
-    """Submit a training job and print its id. Flags override the file.
+    """Submit a training job and print its id. Options override the file.
 
     \b
     traind submit --dataset digits --model mlp --optimizer adam --lr 1e-3
@@ -135,7 +138,7 @@ def submit(
 
 
 def _draft(given: Mapping[str, Any]) -> Draft:
-    """The spec that file and flags make. Raises Refused."""
+    """The spec made from the file and the flags. Raises Refused."""
     draft = Draft(documents.read(given["file"]) if given["file"] else None)
     draft.flags(given)
     for text in given["assign"] or ():
@@ -148,7 +151,7 @@ def _draft(given: Mapping[str, Any]) -> Draft:
 
 
 def _submit(draft: Draft, idempotency_key: str, data_dir: Path | None) -> dict[str, Any]:
-    """The submitted job. Raises Refused."""
+    """Submit the spec and return the job. Raises Refused."""
     from traind.client import calls
 
     try:
@@ -163,7 +166,7 @@ def _submit(draft: Draft, idempotency_key: str, data_dir: Path | None) -> dict[s
 
 
 def _send(draft: Draft, call: Callable[[Http, Any], Any], data_dir: Path | None) -> Any:
-    """What the service answers. It judges the spec, which is judged here if it could not be sent. Raises Refused."""
+    """The service's answer. The service checks the spec; if it cannot be sent, it is checked here. Raises Refused."""
     try:
         with plain(data_dir) as http:
             return call(http, draft.document)
@@ -179,7 +182,7 @@ def _send(draft: Draft, call: Callable[[Http, Any], Any], data_dir: Path | None)
 
 
 def _show(found: Any, output_format: output.Format) -> None:
-    """What a dry run found."""
+    """Print the result of a dry run."""
     if not isinstance(found, dict) or not {"spec", "resolved"} <= found.keys():
         raise ApiError("bad-answer", "the service's answer is not a dry run as this client knows it; is it traind?")
     if output_format is output.Format.JSON:

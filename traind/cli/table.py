@@ -1,4 +1,4 @@
-"""Tables of one line a row: what is left out or cut where a terminal is narrow, never in a pipe. Pure functions.
+"""Tables with one line per row; columns are left out or cut on a narrow terminal, never in a pipe. Pure functions.
 
 Without Rich, which costs a short command more time than all else it does. Called by `traind.cli.output`.
 """
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 GAP = "  "
 SHORT_ID = 8
-"""Hexadecimal digits of a short id. They are the last ones: a UUIDv7 begins with the time, and ends at random."""
+"""Number of hexadecimal digits of a short id: the last ones, because a UUIDv7 begins with the time."""
 LEAST_CELLS = 8
-"""A column is not cut below this."""
+"""A column is never cut to less than this width."""
 BOLD = "1"
 CODES = {"dim": "2", "red": "31", "green": "32", "yellow": "33", "magenta": "35", "cyan": "36"}
 """ANSI codes (ECMA-48, 8.3.117) of the styles in `output.STATE_STYLES`."""
 
 
 class Ident(str):
-    """An id that may be shortened to its end, but is never cut or folded."""
+    """An id that may be shortened to its last digits, but is never cut or wrapped."""
 
     __slots__ = ()
 
@@ -73,7 +73,7 @@ def draw(
 
 
 def cells(text: str) -> int:
-    """How many cells of a terminal the text takes."""
+    """How many terminal cells the text takes."""
     if text.isascii():
         return len(text)
     return sum(_cells_of(c) for c in text)
@@ -95,7 +95,7 @@ def _cut(column: Sequence[str], excess: int) -> list[str]:
 
 
 def _first(text: str, most: int) -> str:
-    """As many characters from its start as fit into `most` cells."""
+    """The beginning of the text, as much as fits into `most` cells."""
     taken = 0
     for i, c in enumerate(text):
         taken += _cells_of(c)
@@ -105,7 +105,7 @@ def _first(text: str, most: int) -> str:
 
 
 def _padded(column: Sequence[str], *, to_the_right: bool) -> list[tuple[str, str, str]]:
-    """Blanks before, text, blanks after."""
+    """Each text with the blanks before and after it."""
     width = max(map(cells, column))
     blanks = [" " * (width - cells(cell)) for cell in column]
     return [(b, cell, "") if to_the_right else ("", cell, b) for b, cell in zip(blanks, column, strict=True)]

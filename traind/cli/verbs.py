@@ -1,4 +1,4 @@
-"""`traind cancel`, `pause`, `resume` and `retry`: what can be asked of jobs, and cancel of checks."""
+"""`traind cancel`, `pause`, `resume` and `retry` for jobs; `cancel` also for checks."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ from traind.errors import ApiError
 if TYPE_CHECKING:
     from traind.client import Check, Client, Job
 
-JobsArgument = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids, or their last four digits or more.")]
+JobsArgument = Annotated[
+    list[str], typer.Argument(metavar="JOB...", help="Ids of jobs, or their last four digits or more.")
+]
 CancelArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[JOB|CHECK]...", help="Ids of jobs, or their last four digits or more; whole ids of checks."
+        metavar="[JOB|CHECK]...", help="Ids of jobs, or their last four digits or more; full ids of checks."
     ),
 ]
 NOT_ENDED = ("queued", "running", "pausing", "paused")
 OF_ONE = ("not-found", "state-conflict", "no-answer")
-"""Codes of errors that concern the one job that was asked."""
+"""Codes of errors that concern only the job that was asked."""
 
 
 class Start(StrEnum):
@@ -47,13 +49,13 @@ def cancel(
     jobs: CancelArgument = None,
     *,
     label: selection.LabelOption = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --label: do not ask first (default: ask).")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --label: do not ask for confirmation.")] = False,
     output_format: FormatOption = Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
-    """Cancel jobs or checks. A running one shows `cancelling` until its worker has stopped it.
+    """Cancel jobs or checks. A running job shows `cancelling` until its worker has stopped it.
 
-    --label: all jobs with this label that have not ended, after a question.
+    With --label, cancel all jobs with this label that have not ended, after asking for confirmation.
     """
     if not label:
         return _ask(jobs or (), _cancel, output_format, data_dir)
@@ -70,12 +72,12 @@ def cancel(
 
 
 def pause(jobs: JobsArgument, *, output_format: FormatOption = Format.TABLE, data_dir: DataDir = None) -> None:
-    """Pause jobs. A running one shows `pausing` until its checkpoint is complete."""
+    """Pause jobs. A running job shows `pausing` until its checkpoint is complete."""
     _ask(jobs, lambda client, job: client.pause(job), output_format, data_dir)
 
 
 def resume(jobs: JobsArgument, *, output_format: FormatOption = Format.TABLE, data_dir: DataDir = None) -> None:
-    """Let paused jobs go on."""
+    """Resume paused jobs."""
     _ask(jobs, lambda client, job: client.resume(job), output_format, data_dir)
 
 
@@ -84,12 +86,12 @@ def retry(
     *,
     start: Annotated[
         Start,
-        typer.Option("--from", help="checkpoint: go on from the last one; start: train again from the beginning."),
+        typer.Option("--from", help="checkpoint: continue from the last one; start: train again from the beginning."),
     ] = Start.CHECKPOINT,
     output_format: FormatOption = Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
-    """Try failed or cancelled jobs again, from the last checkpoint or from the start."""
+    """Retry failed or cancelled jobs, from the last checkpoint or from the start."""
     _ask(jobs, lambda client, job: client.retry(job, start=start.value), output_format, data_dir)
 
 
@@ -109,7 +111,7 @@ def _cancel(client: Client, ident: str) -> Job | Check:
 def _ask(
     jobs: Sequence[str], verb: Callable[[Client, str], Job | Check], output_format: Format, data_dir: Path | None
 ) -> None:
-    """Ask it of each, and show those that obeyed as they are then, also where an error ends the asking."""
+    """Call `verb` for each job, and show the jobs that obeyed, in their new state, even if an error ends the loop."""
     if not jobs:
         raise Refused("give ids of jobs, or --label KEY=VALUE")
     obeyed: list[Job | Check] = []
@@ -125,7 +127,7 @@ def _ask(
 
 
 def _ask_one(client: Client, ident: str, verb: Callable[[Client, str], Job | Check]) -> list[Job | Check]:
-    """It, or nothing where it was refused, which is said on stderr."""
+    """The job in its new state, or an empty list if the call was refused; stderr says why."""
     try:
         return [verb(client, ident)]
     except ApiError as e:

@@ -1,4 +1,4 @@
-"""`traind watch`: jobs until their end. The exit code is the worst outcome (traind.cli.errors.OUTCOMES)."""
+"""`traind watch`: shows jobs until they end. The exit code is the worst outcome (traind.cli.errors.OUTCOMES)."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ def register(app: typer.Typer) -> None:
 
 def watch(
     jobs: Annotated[
-        list[str] | None, typer.Argument(metavar="[JOB]...", help="Ids, or their last four digits or more.")
+        list[str] | None, typer.Argument(metavar="[JOB]...", help="Ids of jobs, or their last four digits or more.")
     ] = None,
     *,
     label: selection.LabelOption = None,
     output_format: Annotated[
-        output.Format, typer.Option("--output", "-o", help="json: one JSON document.")
+        output.Format, typer.Option("--output", "-o", help="Output format; json is one JSON document.")
     ] = output.Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
-    """Watch jobs until all have ended; the exit code is the outcome, of several jobs the worst.
+    """Watch jobs until all have ended. The exit code says the outcome, or the worst outcome of several jobs.
 
-    0 succeeded, 4 cancelled, 3 diverged, 1 failed (or watching failed), from best to worst; 130 interrupted: the
-    jobs go on. --label: the jobs that have the label now, also those that have ended. Progress goes to stderr, the
-    finished jobs to stdout, with -o json as one object, or as an array if there are several ids or a label.
+    Exit codes from best to worst: 0 succeeded, 4 cancelled, 3 diverged, 1 failed (or watching failed). 130 means that
+    watching was interrupted; the jobs continue. --label selects the jobs that have the label now, including those that
+    have ended. Progress goes to stderr and the finished jobs to stdout; with -o json, as one object, or as an array if
+    there are several ids or a label.
     """
     with connect(data_dir) as client:
         idents = chosen(client, jobs or (), label or ())
@@ -45,7 +46,7 @@ def watch(
 
 
 def chosen(client: Client, jobs: Sequence[str], label: Sequence[str], *, state: Sequence[str] = ()) -> list[str]:
-    """The whole ids of the jobs, and of those with the labels, in one of the states. Raises Refused, UnknownJob."""
+    """The full ids of the jobs, and of the jobs with the labels in one of the states. Raises Refused, UnknownJob."""
     if not jobs and not label:
         raise Refused("give ids of jobs, or --label KEY=VALUE")
     idents = [job_id(client, job) for job in jobs]
@@ -58,7 +59,7 @@ def chosen(client: Client, jobs: Sequence[str], label: Sequence[str], *, state: 
 
 
 def watch_jobs(client: Client, idents: Sequence[str], output_format: output.Format, *, array: bool = False) -> int:
-    """Watch the jobs, print them when all have ended, in JSON as an array or one object; returns the exit code."""
+    """Watch the jobs until all have ended, and print them; JSON is one object or an array. Returns the exit code."""
     from traind.cli.live import Board
 
     try:
@@ -80,7 +81,7 @@ def watch_jobs(client: Client, idents: Sequence[str], output_format: output.Form
 
 
 def _explain(job: Job, *, named: bool) -> None:
-    """Why it ended so, if that needs an explanation."""
+    """Why the job ended as it did, if that needs an explanation."""
     whose = f"{job.id}: " if named else ""
     if job.error is not None:
         output.note(f"{whose}{job.state}: {job.error.message} ({job.error.code})")

@@ -1,4 +1,4 @@
-"""`traind workers`: who is there, and what each holds."""
+"""`traind workers`: the workers and the jobs that each holds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEADERS = (
 )
 NUMBERS = (5, 7, 9, 11, 12, 13)
 SPARE = (5, 4, 8, 9, 11, 12, 3)
-"""What a narrow terminal does without, first ones first: traind, queues, attempt, phase, rate, lease, device."""
+"""Columns that are dropped on a narrow terminal, in this order."""
 BUSY = "(another project's)"
 
 
@@ -32,11 +32,11 @@ def register(app: typer.Typer) -> None:
 
 def workers(
     *,
-    everything: Annotated[bool, typer.Option("--all", help="Show workers that have stopped, too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show workers that have stopped.")] = False,
     output_format: FormatOption = Format.TABLE,
     data_dir: DataDir = None,
 ) -> None:
-    """List the workers: who holds which job, how far it is, and when each was last seen."""
+    """List the workers: the job that each holds, its progress, and when the worker was last seen."""
     with connect(data_dir) as client:
         found = client.workers(stopped=everything)
     if output_format is Format.JSON:
@@ -49,7 +49,7 @@ def workers(
 
 
 def _rows(worker: Worker) -> Iterator[tuple[object, ...]]:
-    """A line for each job that the worker holds; one line where it holds none."""
+    """A line for each job that the worker holds; one line if it holds none."""
     held: list[tuple[object, ...]] = [_held(job) for job in worker.jobs]
     held += [(BUSY,)] * (worker.busy - len(worker.jobs))
     return ((*_who(worker), *cells) for cells in held or [()])

@@ -1,6 +1,6 @@
 """What the service answers, as typed values. Unknown fields are kept, so an old client reads a newer service.
 
-`document()` of any of them is the JSON that the service sent. Numbers that are not finite travel as None.
+`document()` returns the JSON that the service sent. Numbers that are not finite are None.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
 
     def document(self) -> dict[str, Any]:
-        """The answer as JSON-ready values, with the fields this version does not know."""
+        """The answer as JSON values, including fields that this version does not know."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
 class Progress(Answer):
-    """How far a job is. Steps are optimizer updates: `step` is the newest observed, `saved_step` the newest
-    checkpoint's. `no_room` says why its checkpoints are not taken in.
+    """The progress of a job. Steps are optimizer updates: `step` is the newest observed, `saved_step` the newest
+    checkpoint's. `no_room` says why its checkpoints are not accepted.
     """
 
     step: int = 0
@@ -48,7 +48,7 @@ class Best(Answer):
 
 
 class Summary(Answer):
-    """The last and the best value of each metric. `nonfinite` says what a None in `last` stands for, if known."""
+    """The last and the best value of each metric. `nonfinite` gives the value behind a None in `last`, if known."""
 
     last: dict[str, float | None] = {}
     best: dict[str, Best] = {}
@@ -64,7 +64,7 @@ class JobError(Answer):
 
 
 class WaitingFor(Answer):
-    """What a queued job waits for: `reason` in a word (worker, queue, device, memory, health, back-off), and in a
+    """What a queued job waits for: `reason` is worker, queue, device, memory, health or back-off; `message` is a
     sentence."""
 
     reason: str
@@ -73,14 +73,14 @@ class WaitingFor(Answer):
 
 
 class Creator(Answer):
-    """The API key that asked for something, by its id and the name that it had then."""
+    """The API key that made a request: its id, and its name at that time."""
 
     key_id: int
     name: str = ""
 
 
 class Job(Answer):
-    """A job: its spec, its state, how far it is. `state` is `cancelling` or `pausing` while that is asked for."""
+    """A job: its spec, state and progress. `state` is `cancelling` or `pausing` while such a request is pending."""
 
     id: str
     name: str | None = None
@@ -88,16 +88,16 @@ class Job(Answer):
     state: str
     phase: str | None = None
     waiting_for: WaitingFor | None = None
-    """None if no worker lacks: the job runs, has ended, or waits for its turn."""
+    """None if the job runs, has ended, or only waits for its turn."""
     stopped_early: bool = False
-    """Whether `training.early_stopping` ended it before `total_steps`; it has then succeeded."""
+    """Whether `training.early_stopping` ended the job before `total_steps`; such a job has succeeded."""
     queue: str = "default"
     priority: int = 0
     attempt: int = 0
     max_attempts: int = 1
     crash_count: int = 0
     resume_exact: bool = True
-    """Whether what it has trained is, to the bit, what an uninterrupted run would have; else `resume_differences`."""
+    """Whether the training so far equals an uninterrupted run bit for bit; if not, see `resume_differences`."""
     resume_differences: tuple[str, ...] = ()
     spec: dict[str, Any]
     resolved: dict[str, Any] = {}
@@ -127,16 +127,16 @@ class Job(Answer):
 
 
 class DryRun(Answer):
-    """What a submit would make a job of: the spec with every default, and what the service worked out."""
+    """The job that a submit would create: the spec with all defaults, and what the service worked out."""
 
     spec: dict[str, Any]
     resolved: dict[str, Any]
     waiting_for: WaitingFor | None = None
-    """What the job would wait for now, if that is not its turn."""
+    """What the job would wait for now, apart from its turn."""
 
 
 class Event(Answer):
-    """One entry of a job's record: a transition or something else worth knowing."""
+    """An event of a job: a transition or something else worth knowing."""
 
     id: int
     kind: str
@@ -155,7 +155,7 @@ class Blob(Answer):
 
 
 class Checkpoint(Answer):
-    """A saved training state: the model's weights and, apart, what a resume needs besides."""
+    """A saved training state: the model's weights and, in a second file, everything else that a resume needs."""
 
     id: int
     job_id: str
@@ -164,7 +164,7 @@ class Checkpoint(Answer):
     kind: str
     complete: bool
     damage: str | None = None
-    """What was found wrong with it when an attempt was to start from it; none does any more."""
+    """The damage found when an attempt tried to start from it; such a checkpoint is no longer used."""
     model: Blob
     state: Blob
     summary: dict[str, Any] = {}
@@ -186,27 +186,27 @@ class TensorDifference(Answer):
 
 
 class VerifyResult(Answer):
-    """A checkpoint beside a replay. Where `exact` is false (`reasons`), a difference proves no damage."""
+    """A checkpoint compared with a replay. If `exact` is false (see `reasons`), a difference does not prove damage."""
 
     kind: Literal["verify"]
     equal: bool
     exact: bool
     reasons: tuple[str, ...] = ()
     intact: dict[str, bool]
-    """Whether each file has the SHA-256 that it was stored with."""
+    """Whether each file still has its stored SHA-256."""
     unreadable: dict[str, str] = {}
     ended: str | None = None
-    """Why the replay did not come to the checkpoint's step; None if it did."""
+    """Why the replay did not reach the checkpoint's step; None if it did."""
     n_tensors: int
     n_different: int
     differences: tuple[TensorDifference, ...] = ()
-    """The first of them, weights before the rest."""
+    """The first different tensors, weights before the rest."""
     rest: tuple[str, ...] = ()
-    """What differs beside the tensors."""
+    """What differs apart from the tensors."""
 
 
 class AuditTensor(Answer):
-    """A tensor by optim_core beside the same by torch.optim; `largest_ulp` is None if one of two values is NaN."""
+    """A tensor from optim_core compared with torch.optim's; `largest_ulp` is None if only one of two values is NaN."""
 
     tensor: str
     n_elements: int
@@ -216,7 +216,7 @@ class AuditTensor(Answer):
 
 
 class AuditResult(Answer):
-    """The first steps of a job by optim_core beside the same by torch.optim."""
+    """The first steps of a job with optim_core, compared with the same steps with torch.optim."""
 
     kind: Literal["audit"]
     equal: bool
@@ -232,7 +232,7 @@ class AuditResult(Answer):
 
 
 class Check(Answer):
-    """A replay of a part of a job. `result` is there once it has succeeded, whatever it found."""
+    """A replay of a part of a job. `result` is set once the check has succeeded, whatever it found."""
 
     id: str
     kind: str
@@ -276,7 +276,7 @@ class Buckets(Answer):
 
 
 class Series(Answer):
-    """One metric. `nonfinite` lists what Nones stand for: column, index, and "nan", "inf" or "-inf"."""
+    """One metric. `nonfinite` lists the values behind Nones: column, index, and "nan", "inf" or "-inf"."""
 
     key: str
     count: int
@@ -284,7 +284,7 @@ class Series(Answer):
     nonfinite: tuple[tuple[str, int, str], ...] = ()
 
     def values(self, column: Column) -> list[float]:
-        """A column of the buckets with NaN and infinities as they were."""
+        """A column of the buckets, including NaN and infinities."""
         values = [math.nan if value is None else value for value in getattr(self.buckets, column)]
         for name, index, text in self.nonfinite:
             if name == column:
@@ -292,7 +292,7 @@ class Series(Answer):
         return values
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict per bucket, with all its columns; NaN and infinities as they were."""
+        """One dict per bucket with all its columns, including NaN and infinities."""
         numbers = {name: self.values(name) for name in get_args(Column)}
         columns = {name: numbers.get(name) or getattr(self.buckets, name) for name in Buckets.model_fields}
         return [dict(zip(columns, bucket, strict=True)) for bucket in zip(*columns.values(), strict=True)]
@@ -305,12 +305,12 @@ class Metrics(Answer):
     series: tuple[Series, ...]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict per bucket of each series, as a data frame takes them: `job_id`, `key`, and the bucket's columns."""
+        """One dict per bucket of each series, ready for a data frame: `job_id`, `key`, and the bucket's columns."""
         return [{"job_id": self.job_id, "key": each.key} | row for each in self.series for row in each.rows()]
 
 
 class HeldJob(Answer):
-    """A running job that a worker holds, or a check (`kind` verify or audit), and how far it is."""
+    """A running job that a worker holds, or a check (`kind` verify or audit), and its progress."""
 
     id: str
     kind: str = "train"
@@ -326,7 +326,7 @@ class HeldJob(Answer):
 class Worker(Answer):
     """A worker process: `state` is live, ill (`trouble` says why), silent or stopped.
 
-    `busy` counts the jobs of other projects too.
+    `busy` also counts the jobs of other projects.
     """
 
     id: str
@@ -344,7 +344,7 @@ class Worker(Answer):
     stopped_at: AwareDatetime | None = None
     trouble: str | None = None
     memory_bytes: int | None = None
-    """What a trainer may use there; None if it takes any job."""
+    """Memory that a trainer may use there; None if the worker takes any job."""
 
 
 class CatalogueEntry(Answer):

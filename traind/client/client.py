@@ -40,10 +40,10 @@ POLL_SECONDS = 3.0
 
 
 class Client:
-    """Calls to one service with one key. Usable as a context manager, and from several threads."""
+    """Calls one service with one key. Can be used as a context manager and from several threads."""
 
     def __init__(self, url: str, api_key: str, *, timeout_seconds: float = 30.0, retries: int = 4) -> None:
-        """Raises ValueError if the address or the key cannot be one. Connects to nothing yet."""
+        """Raises ValueError if the address or the key is not valid. Does not connect yet."""
         self._http = Http(url, api_key, timeout_seconds=timeout_seconds, retries=retries)
 
     @property
@@ -65,15 +65,15 @@ class Client:
         self._http.close()
 
     def submit(self, spec: JobSpec | Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
-        """Submit a job. The same key with the same spec is the same job, however often it is sent.
+        """Submit a job. The same key with the same spec always returns the same job.
 
-        Without a key each call has its own, so that its own repeats make one job. Raises InvalidSpec for what JSON
-        cannot hold, ApiError (status 422, with `problems`) for a spec that cannot run.
+        Without a key, each call uses a new one, so that its own repeats create only one job. Raises InvalidSpec for
+        values that JSON cannot represent, and ApiError (status 422, with `problems`) for a spec that cannot run.
         """
         return _read(Job, calls.submit(self._http, spec, idempotency_key))
 
     def validate(self, spec: JobSpec | Mapping[str, Any]) -> DryRun:
-        """Have the service judge a spec as `submit` does, without making a job. Raises as `submit`."""
+        """Have the service check a spec as in `submit`, without creating a job. Raises the same errors as `submit`."""
         return _read(DryRun, calls.dry_run(self._http, spec))
 
     def get(self, job_id: JobId) -> Job:
@@ -92,11 +92,11 @@ class Client:
         metric: str | Iterable[str] = (),
         page: int = calls.MOST_JOBS_PER_PAGE,
     ) -> Iterator[Job]:
-        """Jobs that pass all filters, newest first, fetched a page at a time.
+        """Jobs that match all filters, newest first, fetched a page at a time.
 
-        Several states mean any of them; a label with the value None matches any value. `id`: the last 4 digits or more,
-        or the first 8 or more. `name`: a part of it, or with `*` and `?` a pattern. Times have a time zone. `metric`:
-        such as "val/accuracy>0.9", or "best:val/accuracy>0.9".
+        Several states mean any of them; a label with the value None matches any value. `id` is the last 4 digits or
+        more, or the first 8 or more. `name` is a substring or, with `*` and `?`, a pattern. Times need a time zone.
+        `metric` is a condition such as "val/accuracy>0.9" or "best:val/accuracy>0.9".
         """
         found = calls.list_jobs(
             self._http,
@@ -113,36 +113,36 @@ class Client:
         return (_read(Job, item) for item in found)
 
     def cancel(self, job_id: JobId) -> Job:
-        """Ask for the job's end. A job that is already cancelled is returned as it is."""
+        """Cancel the job. A job that is already cancelled is returned unchanged."""
         return self._ask(job_id, "cancel")
 
     def pause(self, job_id: JobId) -> Job:
-        """Hold the job. One that runs is `pausing` until its checkpoint is complete, then `paused`."""
+        """Pause the job. A running job is `pausing` until its checkpoint is complete, then `paused`."""
         return self._ask(job_id, "pause")
 
     def resume(self, job_id: JobId) -> Job:
-        """Let a paused job go on; of one that is still `pausing` the request is taken back.
+        """Resume a paused job; if it is still `pausing`, withdraw the pause.
 
-        Not repeated after a lost answer.
+        The call is not repeated after a lost answer.
         """
         return self._ask(job_id, "resume", repeat_lost=False)
 
     def retry(self, job_id: JobId, *, start: Start = "checkpoint") -> Job:
-        """Try a failed or cancelled job again, from its last checkpoint or from the start.
+        """Retry a failed or cancelled job, from its last checkpoint or from the start.
 
-        Not repeated after a lost answer.
+        The call is not repeated after a lost answer.
         """
         return self._ask(job_id, "retry", [("from", start)], repeat_lost=False)
 
     def delete(self, job_id: JobId) -> None:
         """Delete a job that has ended, with its checkpoints, metrics and checks.
 
-        Raises ApiError: not-found (also if it was deleted, and the answer lost), state-conflict or in-use.
+        Raises ApiError: not-found (also if it was deleted but the answer was lost), state-conflict or in-use.
         """
         self._http.json("DELETE", _job_path(job_id))
 
     def delete_checkpoint(self, checkpoint_id: int) -> None:
-        """Delete a checkpoint. Raises ApiError: not-found, or in-use while a job goes on from it."""
+        """Delete a checkpoint. Raises ApiError: not-found, or in-use while a job or a check needs it."""
         self._http.json("DELETE", f"/v1/checkpoints/{int(checkpoint_id)}")
 
     def _ask(
@@ -150,13 +150,13 @@ class Client:
     ) -> Job:
         """Raises ApiError (state-conflict, status 409) if the job's state forbids the verb.
 
-        Without `repeat_lost` a lost answer is an ApiError, too; `get` shows whether the verb was obeyed.
+        Without `repeat_lost`, a lost answer raises ApiError, too; `get` shows whether the verb took effect.
         """
         path = f"{_job_path(job_id)}/{verb}"
         return _read(Job, self._http.json("POST", path, params=params, repeat_lost=repeat_lost))
 
     def events(self, job_id: JobId, *, after: int | None = None) -> Iterator[Event]:
-        """The job's record, oldest first; with `after`, only what follows that event."""
+        """The job's events, oldest first; with `after`, only those after the event with this id."""
         params = [] if after is None else [("after", str(after))]
         found = calls.pages(self._http, f"{_job_path(job_id)}/events", "events", "after", params)
         return (_read(Event, item) for item in found)
@@ -171,7 +171,7 @@ class Client:
         max_points: int | None = None,
         attempts: str | None = None,
     ) -> Metrics:
-        """Metric curves of one key or several, of all if none is given, in at most `max_points` buckets a key."""
+        """Metric curves of the given keys (default: all), in at most `max_points` buckets per key."""
         params = [("key", key) for key in ((keys,) if isinstance(keys, str) else keys)]
         numbers = {"step_from": step_from, "step_to": step_to, "max_points": max_points}
         params += [(name, str(value)) for name, value in numbers.items() if value is not None]
@@ -188,9 +188,9 @@ class Client:
     def download(
         self, checkpoint_id: int, path: str | Path, *, part: Part = "model", progress: ProgressCallback | None = None
     ) -> Path:
-        """Write the checkpoint's weights (part "state": the rest) to a safetensors file, verified; returns its path.
+        """Download the checkpoint's weights (part "state": the rest) to a safetensors file, verify it, return its path.
 
-        `progress(done_bytes, total_bytes)` is called as it grows. Only a whole file ever replaces an existing one.
+        `progress(done_bytes, total_bytes)` is called meanwhile. Only a complete file replaces an existing one.
         """
         target = Path(path)
         download(self._http, f"/v1/checkpoints/{int(checkpoint_id)}/content", target, part=part, progress=progress)
@@ -205,12 +205,11 @@ class Client:
         timeout_seconds: float | None = None,
         poll_seconds: float = POLL_SECONDS,
     ) -> Job:
-        """Wait until the job has ended and return it. `on_update` is called with each version of the job that was seen.
+        """Wait until the job has ended and return it. `on_update` is called with each new version of the job.
 
-        Polls come quickly at first and every `poll_seconds` at last; they cost little while nothing changes. A service
-        that does not answer for 5 s is reported, by `on_silence(seconds)` or as a warning of the logger
-        `traind.client`, and waited for, for 2.5 minutes; then ApiError is raised. Raises TimeoutError after
-        `timeout_seconds`.
+        Polls quickly at first and finally every `poll_seconds`; a poll is cheap while nothing changes. If the service
+        does not answer for 5 s, calls `on_silence(seconds)` or, without it, logs a warning to the logger
+        `traind.client`. Raises ApiError after 2.5 minutes without an answer, and TimeoutError after `timeout_seconds`.
         """
         return wait(
             self._http,
@@ -232,7 +231,7 @@ class Client:
         timeout_seconds: float | None = None,
         poll_seconds: float = POLL_SECONDS,
     ) -> tuple[Job, ...]:
-        """Wait until all the jobs have ended and return them in this order; otherwise as `wait`."""
+        """Wait until all jobs have ended and return them in the given order; otherwise like `wait`."""
         ended = wait_all(
             self._http,
             [_job_path(job_id) for job_id in job_ids],
@@ -245,16 +244,16 @@ class Client:
         return tuple(ended)
 
     def verify(self, checkpoint_id: int, *, idempotency_key: str | None = None) -> Check:
-        """Ask for a replay to this checkpoint from the one before it; `wait_check` waits for what it finds.
+        """Request a replay from the checkpoint before this one to this one; `wait_check` waits for the result.
 
         Raises ApiError: 404 for an unknown checkpoint, 409 for an incomplete one.
         """
         return self._ask_check(f"/v1/checkpoints/{int(checkpoint_id)}/verify", idempotency_key)
 
     def audit(self, job_id: JobId, *, steps: int | None = None, idempotency_key: str | None = None) -> Check:
-        """Ask for the first `steps` steps (100 or all by default) by optim_core and by torch.optim.
+        """Request the first `steps` steps (default: 100, or all if there are fewer) with optim_core and torch.optim.
 
-        Raises ApiError (status 422, `audit-too-large`) if that is too much; it says how many steps would do.
+        Raises ApiError (status 422, `audit-too-large`) if that is too much; the message gives the largest number.
         """
         params = [] if steps is None else [("steps", str(steps))]
         return self._ask_check(f"{_job_path(job_id)}/audit", idempotency_key, params)
@@ -278,7 +277,7 @@ class Client:
         timeout_seconds: float | None = None,
         poll_seconds: float = POLL_SECONDS,
     ) -> Check:
-        """Wait until the check has ended and return it; as `wait` for a job."""
+        """Wait until the check has ended and return it; like `wait` for a job."""
         return wait(
             self._http,
             _check_path(check_id),
@@ -291,7 +290,7 @@ class Client:
         )
 
     def workers(self, *, stopped: bool = False, limit: int = 1_000) -> tuple[Worker, ...]:
-        """The workers, live ones first; with `stopped` also those that have stopped. At most `limit`."""
+        """The workers, live ones first, at most `limit`; with `stopped`, also those that have stopped."""
         params = [("stopped", str(stopped).lower()), ("limit", str(limit))]
         return self._all(Worker, "/v1/workers", "workers", params)
 
