@@ -19,7 +19,7 @@ from api.service import Service
 from jobs.settings import Settings
 
 DESCRIPTION = """\
-Submit a training job, follow it, compare optimizers honestly.
+Submit training jobs, follow them, and compare optimizers.
 
 Every path under /v1 needs an API key: `Authorization: Bearer td_…`. Errors are RFC 9457 problem documents with a
 stable `code`, the JSON pointer of the bad field and a `request_id`.
@@ -27,7 +27,7 @@ stable `code`, the JSON pointer of the bad field and a `request_id`.
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application for `settings`, whose servers' URLs must be set. Raises ValueError where they are not."""
+    """The application for `settings`, whose servers' URLs must be set. Raises ValueError if they are not."""
     service = Service(settings)
 
     @asynccontextmanager

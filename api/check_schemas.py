@@ -15,48 +15,48 @@ class TensorDifference(Answer):
     """How a stored tensor differs from the replayed one."""
 
     tensor: str
-    """`model/` and its name in the weights, or `state/` and its name in the rest."""
+    """`model/` and the tensor's name in the weights, or `state/` and its name in the rest."""
     problem: Literal["values", "missing", "unexpected", "kind"]
-    """Of the stored one: it has other values, is not there, should not be there, or has another shape or type."""
+    """The stored tensor has other values, is missing, should not exist, or has another shape or type."""
     n_elements: int | None = None
     n_different: int | None = None
     first_index: list[int] | None = None
-    """Where the first different element stands."""
+    """Index of the first different element."""
     stored: float | str | None = None
-    """That element (null if it is not a finite number), or the shape and type."""
+    """The value of that element (null if it is not a finite number), or the shape and type."""
     replayed: float | str | None = None
     largest_difference: float | None = None
     """Null if it is not a finite number."""
 
 
 class Intact(Answer):
-    """Whether each file has the SHA-256 that it was stored with."""
+    """Whether each file still has its stored SHA-256."""
 
     model: bool
     state: bool
 
 
 class VerifyResult(Answer):
-    """A checkpoint beside a replay from the checkpoint before it."""
+    """A checkpoint compared with a replay from the checkpoint before it."""
 
     kind: Literal["verify"] = "verify"
     equal: bool
-    """The replay gives every bit of the checkpoint, and its files are as they were stored."""
+    """Whether the replay matches the checkpoint in every bit, and its files are as they were stored."""
     exact: bool
-    """This machine gives the bits of the one that trained. Where not, a difference proves no damage."""
+    """Whether this machine computes the same bits as the one that trained; if not, a difference proves no damage."""
     reasons: list[str]
-    """Why it is not exact."""
+    """Why `exact` is false."""
     intact: Intact
     unreadable: dict[str, str]
-    """Files that are no checkpoint any more, and why."""
+    """Files that cannot be read as a checkpoint, and why."""
     ended: str | None
-    """Why the replay did not come to the checkpoint's step; null if it did."""
+    """Why the replay did not reach the checkpoint's step; null if it did."""
     n_tensors: int
     n_different: int
     differences: list[TensorDifference]
-    """The first of them, weights before the rest."""
+    """The first different tensors, weights before the rest."""
     rest: list[str]
-    """What differs beside the tensors: step, open metric windows, early stopping."""
+    """What differs apart from the tensors: step, open metric windows, early stopping."""
 
 
 class AuditTensor(Answer):
@@ -66,22 +66,22 @@ class AuditTensor(Answer):
     n_elements: int
     n_different: int
     largest_ulp: int | None
-    """Units in the last place; null if one of two values is NaN."""
+    """Largest difference in units in the last place; null if only one of two values is NaN."""
     largest_difference: float | None
 
 
 class AuditResult(Answer):
-    """The first steps by optim_core beside the same by torch.optim."""
+    """The first steps with optim_core, compared with the same steps with torch.optim."""
 
     kind: Literal["audit"] = "audit"
     equal: bool
-    """All bits are equal."""
+    """Whether all bits are equal."""
     steps: int
     optimizer: str
-    """Which kernel of optim_core it was."""
+    """The kernel that optim_core used."""
     torch: str
     ended: dict[str, str | None]
-    """By optimizer, why its pass ended before the last step; null if it did not."""
+    """For each optimizer, why its pass ended before the last step; null if it did not."""
     first_different_step: int | None
     """The step after which a weight differed for the first time."""
     n_tensors: int
@@ -92,7 +92,7 @@ class AuditResult(Answer):
 
 
 class CheckLinks(Answer):
-    """Paths of what belongs to the check."""
+    """Paths of the check's resources."""
 
     self: str
     cancel: str
@@ -118,18 +118,18 @@ class Check(Answer):
     to_step: int
     steps_done: int
     steps_total: int
-    """Steps to compute: of an audit those of both passes."""
+    """Number of steps to compute; for an audit, those of both passes."""
     result: Annotated[VerifyResult | AuditResult, Field(discriminator="kind")] | None
     """Null until the check has succeeded, whatever it found."""
     error: Failure | None
     created_by: Creator | None
-    """The API key that asked for it; null if a release before did not say."""
+    """The API key that requested it; null if an earlier release did not record it."""
     created_at: Moment
     started_at: Moment | None
     finished_at: Moment | None
     updated_at: Moment
     version: int
-    """Grows with every change; the ETag."""
+    """Increases with every change; the ETag is made of it."""
     links: CheckLinks
 
 

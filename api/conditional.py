@@ -9,11 +9,11 @@ from fastapi import Header, Response
 
 from api.errors import RangeNotSatisfiable
 
-IfNoneMatch = Annotated[str | None, Header(description="An ETag: answer 304 where it is still the current one")]
-IfRange = Annotated[str | None, Header(description="An ETag: heed Range only where it is still the current one")]
+IfNoneMatch = Annotated[str | None, Header(description="An ETag: the answer is 304 if it is still current")]
+IfRange = Annotated[str | None, Header(description="An ETag: Range applies only if it is still current")]
 RangeHeader = Annotated[
     str | None,
-    Header(alias="Range", description="One range of bytes; anything else is ignored", examples=["bytes=0-1023"]),
+    Header(alias="Range", description="A single range of bytes; other values are ignored", examples=["bytes=0-1023"]),
 ]
 
 _ONE_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE | re.ASCII)
@@ -26,7 +26,7 @@ def matches(if_none_match: str | None, etag: str) -> bool:
 
 
 def not_modified(if_none_match: str | None, version: int | str, response: Response) -> Response | None:
-    """The answer 304 where the caller has this `version` already; else None, and `response` says which it is."""
+    """The answer 304 if the caller already has this `version`; otherwise None, and `response` gets its ETag."""
     headers = {"ETag": f'"{version}"', "Cache-Control": "private, no-cache"}
     if matches(if_none_match, headers["ETag"]):
         return Response(status_code=304, headers=headers)
@@ -35,7 +35,7 @@ def not_modified(if_none_match: str | None, version: int | str, response: Respon
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Start and stop of the one range asked for; None where all is to be sent. Raises RangeNotSatisfiable."""
+    """Start and stop of the requested range; None if the whole content is to be sent. Raises RangeNotSatisfiable."""
     found = _ONE_RANGE.fullmatch((header or "").strip())
     if found is None:
         return None

@@ -38,7 +38,7 @@ class JobFilter(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     state: Annotated[
-        list[ShownState], Field(max_length=len(ShownState), description="Any of these states; all where none is given")
+        list[ShownState], Field(max_length=len(ShownState), description="Any of these states; all if none is given")
     ] = []
     label: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=264, pattern=r"^[^\x00-\x1f\x7f]+$")]],
@@ -61,27 +61,27 @@ class JobFilter(BaseModel):
             min_length=1,
             max_length=200,
             pattern=r"^[^\x00-\x1f\x7f]+$",
-            description="A part of the name; with `*` (any text) or `?` (any character) a pattern for the whole name. "
-            "Upper and lower case are the same",
+            description="A part of the name; with `*` (any text) or `?` (any character), a pattern for the whole name. "
+            "Case is ignored",
             examples=["sweep-*"],
         ),
     ] = None
-    created_after: Annotated[Time | None, Field(description="Only jobs submitted later")] = None
-    created_before: Annotated[Time | None, Field(description="Only jobs submitted earlier")] = None
+    created_after: Annotated[Time | None, Field(description="Only jobs submitted after this time")] = None
+    created_before: Annotated[Time | None, Field(description="Only jobs submitted before this time")] = None
     metric: Annotated[
         list[Annotated[str, Field(min_length=3, max_length=300)]],
         Field(
             max_length=MAX_BOUNDS,
-            description="Only jobs whose last value of a metric is so: `val/accuracy>0.9`, with `>`, `>=`, `<`, `<=`. "
-            "`best:val/accuracy>0.9` is about the best value",
+            description="Only jobs whose last value of a metric meets this: `val/accuracy>0.9`; `>`, `>=`, `<`, `<=`. "
+            "`best:val/accuracy>0.9` tests the best value",
             examples=[["val/accuracy>0.9"]],
         ),
     ] = []
-    cursor: Annotated[str | None, Field(max_length=500, description="`next_cursor` of the page before")] = None
+    cursor: Annotated[str | None, Field(max_length=500, description="`next_cursor` of the previous page")] = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
 
     def filter(self) -> Filter:
-        """Raises InvalidParameter for what no job can be, and for what cannot be read."""
+        """Raises InvalidParameter for filters that no job can match, or that cannot be parsed."""
         return Filter(
             states=self.state,
             labels=self._labels(),
@@ -94,7 +94,7 @@ class JobFilter(BaseModel):
         )
 
     def _labels(self) -> dict[str, str | None]:
-        """The wanted labels. Raises InvalidParameter where one name is given two values: no job can have both."""
+        """The wanted labels. Raises InvalidParameter if one name has two values, because no job can have both."""
         wanted: dict[str, str | None] = {}
         for text in self.label:
             name, colon, value = text.partition(":")

@@ -16,29 +16,29 @@ from jobs.states import Outcome
 
 NonFinite = Literal["nan", "inf", "-inf"]
 Moment = Annotated[datetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
-"""A time, in UTC whatever the time zone of the database's session is."""
+"""A time in UTC, whatever the time zone of the database's session."""
 
 
 class Answer(BaseModel):
-    """Base of every answer. JSON has no NaN and no infinity: null."""
+    """Base of every answer. NaN and infinity, which JSON cannot represent, become null."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="null")
 
 
 class Progress(Answer):
-    """How far the job is. Steps are optimizer updates."""
+    """The progress of the job. Steps are optimizer updates."""
 
     step: int
     """The newest step that was observed."""
     total_steps: int
     saved_step: int | None
-    """Step of the newest complete checkpoint: what a crash would go back to, and a pause goes on from."""
+    """Step of the newest complete checkpoint, from which the job continues after a crash or a pause."""
     epoch: int | None
-    """Of `step`, from 1; null before the first step."""
+    """The epoch of `step`, from 1; null before the first step."""
     rate_steps_per_second: float | None
     eta_seconds: float | None
     no_room: str | None
-    """Why the checkpoints of a job that runs are not taken in; null if they are."""
+    """Why the checkpoints of a running job are not accepted; null if they are."""
 
 
 class Best(Answer):
@@ -54,7 +54,7 @@ class Summary(Answer):
     last: dict[str, float | None]
     best: dict[str, Best]
     nonfinite: dict[str, NonFinite]
-    """Keys whose last value is not a finite number, and which it is, if that is known."""
+    """Keys with a last value that is not a finite number, and that value, if it is known."""
 
 
 class Failure(Answer):
@@ -68,17 +68,17 @@ class Failure(Answer):
 
 
 class WaitingFor(Answer):
-    """What a queued job waits for, if that is not its turn."""
+    """What a queued job waits for, if not for its turn."""
 
     reason: Waiting
-    """`worker`: none is alive; `queue`: none listens to its queue; `device`: none has its device; `memory`: none
-    has as much as it needs; `health`: those that could take it are ill; `back-off`: it starts again `until` then."""
+    """`worker`: no worker is alive; `queue`: none serves its queue; `device`: none has its device; `memory`: none has
+    enough memory; `health`: the workers that could take it are ill; `back-off`: it cannot start before `until`."""
     message: str
     until: Moment | None
 
 
 class JobLinks(Answer):
-    """Paths of what belongs to the job."""
+    """Paths of the job's resources."""
 
     self: str
     cancel: str
@@ -94,34 +94,34 @@ class JobLinks(Answer):
 
 
 class Creator(Answer):
-    """The API key that asked for something. The name is the one it had then."""
+    """The API key that made a request, with its name at that time."""
 
     key_id: int
     name: str
 
 
 class Job(Answer):
-    """A job: what was asked for, what the service made of it, and how far it is."""
+    """A job: its spec, what the service worked out from it, its state and its progress."""
 
     id: UUID
     name: str | None
     labels: dict[str, str]
     state: ShownState
-    """`cancelling` and `pausing` are a running job of which that was asked."""
+    """`cancelling` and `pausing` mean that the job is running and that was requested."""
     phase: str | None
     waiting_for: WaitingFor | None
-    """Null if no worker lacks: the job runs, has ended, or waits for its turn."""
+    """Null if the job runs, has ended, or only waits for its turn."""
     stopped_early: bool
-    """Whether `training.early_stopping` ended it before `total_steps`; its state is then `succeeded`."""
+    """Whether `training.early_stopping` ended the job before `total_steps`; its state is then `succeeded`."""
     queue: str
     priority: int
     attempt: int
     max_attempts: int
     crash_count: int
     resume_exact: bool
-    """Whether what it has trained is, to the bit, what an uninterrupted run would have."""
+    """Whether the training so far equals an uninterrupted run bit for bit."""
     resume_differences: list[str]
-    """Where it is not: how the machines that went on differed from those before them."""
+    """If not: how the machines that resumed the job differed from those before them."""
     spec: dict[str, Any]
     """The spec with every default filled."""
     resolved: dict[str, Any]
@@ -129,24 +129,24 @@ class Job(Answer):
     metrics: Summary
     error: Failure | None
     created_by: Creator | None
-    """The API key that submitted it; null if a release before did not say."""
+    """The API key that submitted it; null if an earlier release did not record it."""
     created_at: Moment
     started_at: Moment | None
     finished_at: Moment | None
     updated_at: Moment
     version: int
-    """Grows with every change; the ETag is it and what the job waits for."""
+    """Increases with every change; the ETag is made of it and of what the job waits for."""
     links: JobLinks
 
 
 class DryRun(Answer):
-    """What a submit would have made a job of; nothing was stored."""
+    """The job that a submit would have created; nothing was stored."""
 
     spec: dict[str, Any]
     """The spec with every default filled."""
     resolved: dict[str, Any]
     waiting_for: WaitingFor | None
-    """What the job would wait for now, if that is not its turn."""
+    """What the job would wait for now, if not for its turn."""
 
 
 class JobPage(Answer):
@@ -158,7 +158,7 @@ class JobPage(Answer):
 
 
 class Event(Answer):
-    """One entry of a job's record: a transition, or what else is worth knowing."""
+    """An event of a job: a transition, or something else worth knowing."""
 
     id: int
     kind: str
@@ -186,14 +186,14 @@ class Attempt(Answer):
     """0, or the step of the checkpoint it started from."""
     from_checkpoint_id: int | None
     fingerprint: dict[str, Any] | None
-    """What its bits depend on: versions, device, threads, data."""
+    """What the attempt's bits depend on: versions, device, threads, data."""
     resume_exact: bool | None
-    """Whether all that is as it was when its checkpoint was taken; null before it is known, or from the start."""
+    """Whether the fingerprint is the same as when its checkpoint was taken; null until known, or without checkpoint."""
     outcome: Outcome | None
     """Null while it runs."""
     error: Failure | None
     log: str | None
-    """The end of what the trainer printed."""
+    """The end of the trainer's output."""
     started_at: Moment
     ended_at: Moment | None
 
@@ -213,7 +213,7 @@ class Blob(Answer):
 
 
 class CheckpointLinks(Answer):
-    """Paths of what belongs to the checkpoint; `model` and `state` are its files."""
+    """Paths of the checkpoint's resources; `model` and `state` are its files."""
 
     self: str
     job: str
@@ -223,7 +223,7 @@ class CheckpointLinks(Answer):
 
 
 class Checkpoint(Answer):
-    """A saved training state: `model` holds the weights alone, `state` what a resume needs besides."""
+    """A saved training state: `model` holds only the weights, `state` everything else that a resume needs."""
 
     id: int
     job_id: UUID
@@ -234,7 +234,7 @@ class Checkpoint(Answer):
     complete: bool
     pinned: bool
     damage: str | None
-    """What was found wrong with it when an attempt was to start from it; none does any more."""
+    """The damage found when an attempt tried to start from it; such a checkpoint is no longer used."""
     model: Blob
     state: Blob
     summary: Summary
@@ -258,29 +258,29 @@ class Buckets(Answer):
     first: list[float | None]
     last: list[float | None]
     min: list[float | None]
-    """Of the values that are not NaN, as are max and mean."""
+    """Minimum of the values that are not NaN; max and mean also leave NaN out."""
     max: list[float | None]
     mean: list[float | None]
     count: list[int]
-    """Points behind the bucket; if it is 1, the bucket is that point."""
+    """Number of points in the bucket; if it is 1, the bucket is that point."""
     nan_count: list[int]
 
 
 class Series(Answer):
-    """One metric, or with attempts=all what one attempt recorded of it."""
+    """One metric, or, with attempts=all, the points of one attempt."""
 
     key: str
     attempt: int | None
-    """Null if the series runs over all attempts."""
+    """Null if the series covers all attempts."""
     count: int
-    """Points behind all buckets."""
+    """Number of points in all buckets."""
     buckets: Buckets
     nonfinite: list[tuple[str, int, NonFinite]]
-    """What the nulls stand for: column, index, value."""
+    """The values behind the nulls: column, index, value."""
 
 
 class Metrics(Answer):
-    """Metrics of a job in a range of steps, both ends included."""
+    """Metrics of a job in a range of steps, inclusive at both ends."""
 
     job_id: UUID
     step_from: int
@@ -290,7 +290,7 @@ class Metrics(Answer):
 
 
 class CatalogueEntry(Answer):
-    """What a spec can name, and the JSON schema of its parameters."""
+    """A data set, model or optimizer that a spec can name, with the JSON schema of its parameters."""
 
     name: str
     description: str
@@ -310,7 +310,7 @@ class Optimizers(Answer):
 
 
 class Root(Answer):
-    """What answers here, and where to go on: paths of this service."""
+    """The name of the service and its main paths."""
 
     name: Literal["traind"]
     version: str
@@ -326,8 +326,8 @@ class Live(Answer):
 
 
 class Ready(Answer):
-    """The service can take jobs. `degraded` names what is not well but not needed for that: `redis` does not answer,
-    `storage` has no room for checkpoints, or none for those of a job that runs."""
+    """The service can accept jobs. `degraded` names problems that do not prevent this: `redis` does not answer,
+    `storage` has no room for checkpoints, or none for those of a running job."""
 
     status: Literal["ok", "degraded"]
     degraded: list[str]
@@ -343,7 +343,7 @@ class FieldError(Answer):
 
 
 class Problem(Answer):
-    """RFC 9457. Some codes have members of their own, such as `state` and `possible` of `state-conflict`."""
+    """A problem document (RFC 9457). Some codes add members, such as `state` and `possible` for `state-conflict`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -352,7 +352,7 @@ class Problem(Answer):
     status: int
     detail: str
     code: str
-    """Stable; what a program should look at."""
+    """Stable; programs should check this field."""
     pointer: str | None = None
     """The first bad field of the body."""
     errors: list[FieldError]

@@ -11,11 +11,11 @@ from jobs.states import Kind
 
 
 class HeldJob(Answer):
-    """A running job or check of yours, and how far it is."""
+    """A running job or check of your project, and its progress."""
 
     id: UUID
     kind: Kind
-    """`train` is a job, the others are checks; `link` leads to either."""
+    """`train` is a job, the others are checks; `link` is the path of either."""
     name: str | None
     attempt: int
     phase: str | None
@@ -23,26 +23,26 @@ class HeldJob(Answer):
     total_steps: int
     rate_steps_per_second: float | None
     lease_left_seconds: float
-    """How long the worker keeps it unheard of; below 0 another one may take it."""
+    """Time until the lease ends; below 0, another worker may take the job."""
     link: str
 
 
 class Worker(Answer):
-    """A worker process, and what it holds."""
+    """A worker process and the jobs that it holds."""
 
     id: UUID
     name: str
     state: WorkerState
-    """`ill`: its machine is at fault (`trouble` says how), and it claims nothing until that is mended. `silent`: it has
-    not said that it is alive for some time, and has not stopped as it should either.
+    """`ill`: its machine has a fault (see `trouble`), and it claims nothing until that is fixed. `silent`: it has given
+    no sign of life for some time, but has not stopped properly.
     """
     device: Literal["cpu", "cuda"]
     queues: list[str]
     slots: int
     busy: int
-    """Jobs that it holds, those of other projects too."""
+    """Number of jobs that it holds, including those of other projects."""
     jobs: list[HeldJob]
-    """Those of the key's project."""
+    """The jobs of the key's project."""
     versions: dict[str, str]
     started_at: Moment
     last_seen_at: Moment
@@ -50,9 +50,9 @@ class Worker(Answer):
     """How long ago it was last seen, on the service's clock."""
     stopped_at: Moment | None
     trouble: str | None
-    """What is wrong with its machine, and what mends it; null if nothing was found."""
+    """What is wrong with its machine, and how to fix it; null if nothing was found."""
     memory_bytes: int | None
-    """What a trainer may use there: it takes only jobs that are expected to fit. Null if it takes any."""
+    """Memory that a trainer may use: the worker takes only jobs that are expected to fit. Null if it takes any job."""
 
 
 class WorkerList(Answer):

@@ -1,4 +1,4 @@
-"""Settings of a process, from the environment (TRAIND_…). Secrets are SecretStr and are never logged."""
+"""Settings of a process, read from the environment (TRAIND_…). Secrets are SecretStr and are never logged."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ QUEUES = {"cpu": ("default",), "cuda": ("cuda", "default")}
 
 
 NO_HOME = Path("/proc/no-home-folder")
-"""In place of a home folder, for a user who has none (no HOME, no entry in passwd): nothing can be made there."""
+"""Stands in for the home folder of a user without one (no HOME, no entry in passwd): nothing can be created there."""
 
 
 def _cache_dir() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "traind"
-    except RuntimeError:  # the api needs no such folder; who does says that it is missing
+    except RuntimeError:  # the api needs no such folder; processes that do report that it is missing
         return NO_HOME / "traind"
 
 
 class InvalidSettings(TraindError):
-    """The environment has unusable TRAIND_ variables; the text names them, without their values."""
+    """The environment has unusable TRAIND_ variables; the message names them, but not their values."""
 
     code = "invalid-settings"
 
 
 class Settings(BaseSettings):
-    """Everything an operator can set. `lease_seconds` and the like must be equal on all machines of a cluster."""
+    """Everything an operator can set. Settings such as `lease_seconds` must be equal on all machines of a cluster."""
 
     model_config = SettingsConfigDict(
         env_prefix="TRAIND_",
-        env_ignore_empty=True,  # docker-compose passes variables on that are not set as empty ones
+        env_ignore_empty=True,  # docker-compose passes unset variables as empty ones
         frozen=True,
         extra="ignore",
         use_attribute_docstrings=True,
@@ -50,87 +50,87 @@ class Settings(BaseSettings):
     )
 
     database_url: SecretStr | None = None
-    """postgresql://… of an external server; embedded if it is not given. Special characters of the password are
-    percent-encoded, options are libpq's."""
+    """URL (postgresql://…) of an external server. If not given, the embedded server is used. Percent-encode special
+    characters in the password. Options are those of libpq."""
     redis_url: SecretStr | None = None
-    """redis://…, rediss://… or unix://… of an external server; embedded if it is not given. Special characters of the
-    password are percent-encoded. Options are db and, with rediss://, ssl_cert_reqs (none, optional, required),
-    ssl_ca_certs, ssl_certfile, ssl_keyfile and ssl_check_hostname."""
+    """URL (redis://…, rediss://… or unix://…) of an external server. If not given, the embedded server is used.
+    Percent-encode special characters in the password. Options are db and, with rediss://, ssl_cert_reqs (none,
+    optional, required), ssl_ca_certs, ssl_certfile, ssl_keyfile and ssl_check_hostname."""
 
     lease_seconds: Seconds = 60.0
-    """How long a worker that was not heard of keeps its job."""
+    """How long a worker keeps its job without renewing its lease."""
     heartbeat_seconds: Seconds = 5.0
-    """How often a worker renews its lease; at most a third of it."""
+    """Time between two renewals of a worker's lease; at most a third of TRAIND_LEASE_SECONDS."""
     idle_poll_seconds: Seconds = 2.0
-    """How often an idle worker looks for due jobs by itself, with jitter."""
+    """Time between two checks of an idle worker for due jobs, with jitter."""
     stall_timeout_seconds: Seconds = 300.0
-    """Silence of a trainer after which it is killed."""
+    """How long a trainer may give no sign of life before it is killed."""
     reap_interval_seconds: Seconds = 0.5
-    """How often a worker looks for jobs whose worker is gone."""
+    """Time between two checks of a worker for jobs whose worker is gone."""
     suspicion_seconds: Seconds = 1.0
-    """How long a running job may be without its holder's lock."""
+    """How long the lock of a running job may be missing before its worker counts as dead."""
     drain_seconds: Seconds = 20.0
-    """How long a worker that was told to stop lets its job take a checkpoint; ten seconds less than the stop grace
-    around it."""
+    """How long a worker that was told to stop waits for its job's checkpoint. Set it to at least ten seconds less than
+    the stop grace period of the process manager."""
     pause_seconds: Seconds = 600.0
-    """How long a job that is to be paused may take for its step and its checkpoint; then it is paused as of the last
-    complete one."""
+    """How long a job that is being paused may take to finish its step and save its checkpoint. After that it is paused
+    at the last complete checkpoint."""
 
     min_free_disk_bytes: Annotated[int, Field(ge=0, le=2**60)] | None = None
-    """Free space on the database's disk below which no checkpoint is taken in; 0 means no such bound. Only if that disk
-    is this machine's. If not given, a tenth of the disk, at most 1 GiB."""
+    """Minimum free space on the database's disk: with less, no checkpoint is accepted; 0 means no minimum. Applies only
+    if the disk is on this machine. If not given, a tenth of the disk, but at most 1 GiB."""
     max_stored_bytes: Annotated[int, Field(ge=1, le=2**60)] | None = None
-    """Bytes that all checkpoints together may take; more are not taken in. For a database on another machine, whose
-    disk cannot be looked at. If not given, there is no such bound."""
+    """Maximum size of all checkpoints together: beyond it, no checkpoint is accepted. Intended for a database on
+    another machine, whose free disk space cannot be measured. If not given, there is no maximum."""
     database_dir: Path | None = None
-    """A folder on the database's disk, to look how much is free there. Needed only if the server is on this machine and
-    does not say so: it is asked if it is reached by a unix socket."""
+    """A folder on the database's disk, used to measure the free space. Needed only if the server is on this machine and
+    is not reached through a unix socket; over a unix socket, the server reports its folder."""
     storage_wait_seconds: Seconds = 300.0
-    """How long the last checkpoint of a job, or of a pause, waits for room in the database; then the job goes back to
-    the queue, and on from the checkpoint before."""
+    """How long a job's final checkpoint, or that of a pause, waits for room in the database. After that the job goes
+    back to the queue and later continues from the checkpoint before."""
 
     database_timeout_seconds: Annotated[float, Field(ge=0.5, le=300, allow_inf_nan=False)] = 5.0
-    """How long the api waits for Postgres: for a statement, a lock, a connection. Then it answers 503. A Postgres that
-    is frozen costs a request about twice as long."""
+    """How long the api waits for Postgres (for a statement, a lock or a connection) before it answers 503. If Postgres
+    is frozen, a request takes about twice as long."""
     max_body_bytes: Annotated[int, Field(ge=1_024, le=2**30)] = 1_048_576
-    """Largest request body; a larger one is refused with 413."""
+    """Largest accepted request body; a larger one is refused with 413."""
     read_timeout_seconds: Annotated[float, Field(ge=0.1, le=3_600, allow_inf_nan=False)] = 20.0
-    """How long the api waits for a request's address and headers, and for more of its body; then it answers 408. A body
-    must also come with 500 bytes a second on average."""
+    """How long the api waits for a request's address and headers, and for the next part of its body, before it answers
+    408. A body must also arrive at 500 bytes per second or more, on average."""
     max_job_memory_bytes: Annotated[int, Field(ge=2**29)] | None = None
-    """Largest estimate of a job's memory (`memory_bytes` in its `resolved`) that a submit takes; no limit if not
-    given."""
+    """Largest memory estimate (`memory_bytes` in `resolved`) of a job that a submit accepts. If not given, there is no
+    limit."""
     host: str = "127.0.0.1"
     """Address that the api listens on."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8321
-    """Port that the api listens on; 0 means any free one."""
+    """Port that the api listens on; 0 means any free port."""
 
     fashion_mnist_dir: Path = Path("/usr/share/datasets/fashion-mnist")
-    """Folder with the four files of Fashion-MNIST; this default is that of Debian's dataset-fashion-mnist."""
+    """Folder with the four files of Fashion-MNIST; the default is the folder of Debian's dataset-fashion-mnist."""
     fashion_mnist_url: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+[^\s]*$")] | None = None
-    """Folder on the web with the four files of Fashion-MNIST, for machines without them."""
+    """Web address of a folder with the four files of Fashion-MNIST, for machines that do not have the files."""
     cache_dir: Path = Field(default_factory=_cache_dir)
-    """Where downloaded data is kept; by default traind in the user's cache folder."""
+    """Folder for downloaded data. Default: traind in the user's cache folder."""
     scratch_dir: Path = Field(default_factory=lambda: _cache_dir() / "scratch")
-    """Where trainers write snapshots before they are uploaded; by default scratch in the user's cache folder, under
-    `traind up` scratch in the data folder."""
+    """Folder in which trainers write snapshots before they are uploaded. Default: traind/scratch in the user's cache
+    folder; under `traind up`, scratch in the data folder."""
 
     worker_device: Literal["cpu", "cuda"] = "cpu"
-    """What the worker trains on; one worker process per GPU."""
+    """Device that the worker trains on. Start one worker process per GPU."""
     worker_queues: Annotated[tuple[str, ...], NoDecode] = ()
-    """Names, separated by commas; by default those of the device: default, or cuda,default."""
+    """Queues that the worker serves, separated by commas. Default: default, or cuda,default with the device cuda."""
     worker_threads: Annotated[int, Field(ge=1, le=1_024)] | None = None
-    """CPU threads of a trainer whose job does not say. If not given, they follow the cost of the job's steps: from
-    one, for small models, to all usable cores."""
+    """Number of CPU threads for jobs that do not specify one. If not given, it depends on the cost of the job's steps:
+    from one, for small models, to all usable cores."""
 
     worker_memory_bytes: Annotated[int, Field(ge=2**28, le=2**60)] | None = None
-    """Memory that a trainer on the CPU may use: the worker claims only jobs that are expected to fit. If not given,
-    that of the machine, or the limit of the worker's cgroup if that is less; a worker with a GPU claims any job."""
+    """Memory that a trainer on the CPU may use: the worker claims only jobs that are expected to fit. If not given, the
+    machine's memory, or the limit of the worker's cgroup if that is less. A worker with a GPU claims any job."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severity that is logged, to stderr."""
+    """Lowest severity that is logged, to stderr."""
     log_format: Literal["json", "console"] = "json"
-    """One JSON object per line, or lines for people."""
+    """Format of the log: json writes one JSON object per line, console lines for people."""
 
     @field_validator("database_url")
     @classmethod
@@ -181,7 +181,7 @@ class Settings(BaseSettings):
     @field_validator("fashion_mnist_dir", "cache_dir", "scratch_dir")
     @classmethod
     def _utf8(cls, value: Path) -> Path:
-        """Such a path travels as JSON to the trainer."""
+        """The path is sent to the trainer as JSON."""
         try:
             str(value).encode()
         except UnicodeEncodeError:
@@ -204,7 +204,7 @@ class Settings(BaseSettings):
 
 
 def load(**given: Any) -> Settings:
-    """The settings of the environment, those in `given` (but None) instead. Raises InvalidSettings."""
+    """Settings from the environment; values in `given` that are not None override it. Raises InvalidSettings."""
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
@@ -212,7 +212,7 @@ def load(**given: Any) -> Settings:
 
 
 def _problem(error: ErrorDetails) -> str:
-    """The variable, and what is wrong with it; not its value, which may be secret."""
+    """Names the variable and what is wrong with it, but not its value, which may be secret."""
     name = f"TRAIND_{error['loc'][0]}".upper() if error["loc"] else "the TRAIND_ variables"
     message = reason(error)
     remedy = "" if error["type"] == "value_error" else "; correct or unset it (docs/configuration.md)"

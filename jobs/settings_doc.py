@@ -17,51 +17,53 @@ INTRO = """\
 
 <!-- Written by `python -m jobs.settings_doc docs/configuration.md`; a test compares. Change jobs/settings.py. -->
 
-Every process reads its settings from environment variables; an unusable value stops it at start with the variable's
-name and the reason, and with exit code 2. A variable whose name is misspelt does nothing; the api, a worker,
-`traind up` and `traind doctor` say so at start, with the name that may be meant. `traind up` passes its environment on
-to the api and the worker. What concerns leases must be equal on all machines.
+Every process reads its settings from environment variables. If a value is unusable, the process exits at start with
+code 2 and names the variable and the reason. A variable with a misspelt name has no effect; the api, a worker,
+`traind up` and `traind doctor` report it at start and suggest the correct name. `traind up` passes its environment on
+to the api and the worker. Settings that affect leases must be equal on all machines.
 
 | variable | type | default | meaning |
 |---|---|---|---|
 """
 
 OTHERS = """
-## Of the command line
+## Command line
 
 | variable | meaning |
 |---|---|
-| `TRAIND_URL` | Address of the service that the CLI talks to; if it is not set, the local one of the data folder. |
-| `TRAIND_API_KEY` | Key for that address. |
-| `TRAIND_DATA_DIR` | Data folder of `traind up`, and where the CLI looks for a local service. Default: \
+| `TRAIND_URL` | Address of the service that the CLI calls. Default: the local service of the data folder. |
+| `TRAIND_API_KEY` | API key for that address. |
+| `TRAIND_DATA_DIR` | Data folder of `traind up`, in which the CLI also looks for a local service. Default: \
 /var/lib/traind as root, else traind in the user's data folder. |
 
-## Of the optimizers
+## Optimizers
 
 | variable | meaning |
 |---|---|
-| `TRAIND_KERNEL` | `native` or `torch`: what updates parameters on the CPU, read once by each worker. If it is not \
-set, the native kernel, or plain torch, with a warning, if that kernel was not built; with `native` a worker \
-without it does not start. A resume on another one is not bit-identical, and the job says so. |
+| `TRAIND_KERNEL` | `native` or `torch`: the code that updates parameters on the CPU; each worker reads it once. \
+If not given, the native kernel is used, or plain torch, with a warning, if the kernel was not built. With `native`, a \
+worker without the kernel does not start. If a job resumes with different code, it is not bit-identical, and the job \
+says so. |
 
-## Of docker-compose.yml
+## docker-compose.yml
 
 | variable | meaning |
 |---|---|
-| `TRAIND_DATABASE_PASSWORD` | Password of the Postgres user; needed. |
-| `TRAIND_REDIS_PASSWORD` | Password of Redis; needed. Letters and digits only, since it stands in `TRAIND_REDIS_URL`. |
+| `TRAIND_DATABASE_PASSWORD` | Password of the Postgres user; required. |
+| `TRAIND_REDIS_PASSWORD` | Password of Redis; required. Letters and digits only, because it is a part of \
+`TRAIND_REDIS_URL`. |
 | `TRAIND_PORT` | Port of this machine on which the API answers (127.0.0.1 only). Default: 8321. |
-| `TRAIND_WORKER_CPUS` | Number of CPUs that a worker's container may use, such as `4` or `1.5`; its threads follow. \
-Default: 0, no limit. |
+| `TRAIND_WORKER_CPUS` | Number of CPUs that a worker's container may use, such as `4` or `1.5`; it also limits the \
+worker's threads. Default: 0, no limit. |
 | `TRAIND_WORKER_MEMORY_LIMIT` | Memory that a worker's container may use, such as `8g`; the worker takes only jobs \
 that fit. Default: 0, no limit. |
 | `TRAIND_STOP_GRACE_PERIOD` | How long a worker's container may take to stop; at least ten seconds more than \
 `TRAIND_DRAIN_SECONDS`. Default: `2m`. |
 
-The file passes the other variables of this page on to api and workers, except those whose values it sets itself:
+docker-compose.yml passes the other variables on this page to api and workers, except those whose values it sets itself:
 the servers' URLs, addresses, ports and folders.
 
-libpq's own variables, such as `PGPASSWORD`, `PGPASSFILE` and `PGSSLMODE`, hold for `TRAIND_DATABASE_URL` too, so that
+libpq's own variables, such as `PGPASSWORD`, `PGPASSFILE` and `PGSSLMODE`, also apply to `TRAIND_DATABASE_URL`, so that
 the URL needs no password.
 """
 

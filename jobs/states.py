@@ -1,7 +1,7 @@
 """States of a job and the only list of its transitions.
 
-`TRANSITIONS` is read by `jobs.lifecycle` (nothing else moves a job), by docs/job-states.md (generated from it)
-and by the tests. The schema enforces the rest: a final state has finished_at, a running job has a lease.
+`TRANSITIONS` is used by `jobs.lifecycle` (nothing else changes a job's state), by docs/job-states.md (generated from
+it) and by the tests. The schema enforces the rest: a final state has finished_at, a running job has a lease.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class State(StrEnum):
 
 
 class ShownState(StrEnum):
-    """A job's state as users see it: a running job that was asked to end or to pause says so."""
+    """A job's state as users see it: a running job shows that a cancel or a pause was requested."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -51,7 +51,7 @@ class Request(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How an attempt ended: as its job did, or by a crash, a lost lease or a drain that put the job back."""
+    """How an attempt ended: like its job, or by a crash, a lost lease or a drain, and the job was queued again."""
 
     SUCCEEDED = "succeeded"
     DIVERGED = "diverged"
@@ -68,7 +68,7 @@ FINAL = frozenset({State.SUCCEEDED, State.DIVERGED, State.FAILED, State.CANCELLE
 
 @dataclass(frozen=True)
 class Transition:
-    """One permitted move. `event` is the kind of the event that is written in the same transaction."""
+    """A permitted transition. `event` is the kind of the event that is written in the same transaction."""
 
     source: State | None
     target: State
@@ -79,22 +79,22 @@ class Transition:
 TRANSITIONS: tuple[Transition, ...] = (
     Transition(None, State.QUEUED, "submitted", "a client submits a valid spec"),
     Transition(State.QUEUED, State.RUNNING, "started", "a worker claims it"),
-    Transition(State.QUEUED, State.PAUSED, "paused", "pause of a job that waits"),
-    Transition(State.QUEUED, State.CANCELLED, "cancelled", "cancel of a job that waits"),
+    Transition(State.QUEUED, State.PAUSED, "paused", "pause of a waiting job"),
+    Transition(State.QUEUED, State.CANCELLED, "cancelled", "cancel of a waiting job"),
     Transition(State.RUNNING, State.SUCCEEDED, "succeeded", "the last step is trained, evaluated and saved"),
     Transition(
         State.RUNNING,
         State.DIVERGED,
         "diverged",
-        "a non-finite number, or a rule of the spec: an outcome",
+        "a non-finite number, or a divergence rule of the spec: an outcome",
     ),
-    Transition(State.RUNNING, State.FAILED, "failed", "an error that a retry cannot mend, or max_attempts crashes"),
-    Transition(State.RUNNING, State.CANCELLED, "cancelled", "cancel was requested, whatever became of the attempt"),
+    Transition(State.RUNNING, State.FAILED, "failed", "an error that a retry cannot fix, or max_attempts crashes"),
+    Transition(State.RUNNING, State.CANCELLED, "cancelled", "cancel was requested, however the attempt ended"),
     Transition(
         State.RUNNING,
         State.PAUSED,
         "paused",
-        "pause was requested and is saved, or the attempt ended otherwise",
+        "pause was requested, and its checkpoint is saved or the attempt ended otherwise",
     ),
     Transition(State.RUNNING, State.QUEUED, "requeued", "the attempt crashed or lost its lease, or its worker drained"),
     Transition(State.PAUSED, State.QUEUED, "resumed", "resume"),
@@ -107,12 +107,12 @@ _BY_MOVE = {(t.source, t.target): t for t in TRANSITIONS}
 
 
 def transition(source: State | None, target: State) -> Transition:
-    """The permitted move from `source` to `target`. Raises KeyError where there is none."""
+    """The permitted transition from `source` to `target`. Raises KeyError if there is none."""
     return _BY_MOVE[source, target]
 
 
 ASKED = {Request.CANCEL: ShownState.CANCELLING, Request.PAUSE: ShownState.PAUSING}
-"""How a running job shows what was asked of it."""
+"""The state that a running job shows for each request."""
 
 
 def shown(state: State, requested: Request) -> ShownState:
@@ -126,16 +126,16 @@ VERBS = {
     "resume": frozenset({ShownState.PAUSING, ShownState.PAUSED}),
     "retry": frozenset({ShownState.FAILED, ShownState.CANCELLED}),
 }
-"""What a user can ask of a job, and in which states it does something."""
+"""The verbs, and the states in which each does something."""
 
 FULFILLED = {
     "cancel": frozenset({ShownState.CANCELLING, ShownState.CANCELLED}),
     "pause": frozenset({ShownState.PAUSING, ShownState.PAUSED}),
 }
-"""In which states a verb has nothing left to do, whoever asked. (Resume and retry: see `jobs.lifecycle.asked`.)"""
+"""The states in which a verb has nothing left to do. (For resume and retry, see `jobs.lifecycle.asked`.)"""
 
 
 def possible(state: ShownState, kind: Kind = Kind.TRAIN) -> tuple[str, ...]:
-    """The verbs that do something in `state`; of a check there is only cancel."""
+    """The verbs that do something in `state`; checks have only cancel."""
     verbs = VERBS if kind is Kind.TRAIN else ("cancel",)
     return tuple(verb for verb in verbs if state in VERBS[verb])

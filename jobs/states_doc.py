@@ -13,47 +13,48 @@ INTRO = """\
 
 <!-- Written by `python -m jobs.states_doc docs/job-states.md`; a test compares. Change jobs/states.py instead. -->
 
-These are all the moves there are; the list is `TRANSITIONS` in `jobs/states.py`, and only `jobs/lifecycle` moves a
-job. Each move writes its event in the same transaction. The schema holds the rest: a final state has `finished_at`,
-a running job has a lease, and only a running job has a request.
+This page lists all transitions. The list is `TRANSITIONS` in `jobs/states.py`, and only `jobs/lifecycle` changes a
+job's state. Each transition writes its event in the same transaction. The schema enforces the rest: a final state has
+`finished_at`, a running job has a lease, and only a running job has a request.
 """
 
 RULES = f"""\
 ## Rules
 
-- **Cancel wins over everything.** It is a request while the job runs (the API shows `cancelling`); its trainer is
-  killed at once, and whatever else becomes of the attempt, the job ends `cancelled`. A worker whose lease has run out
-  is not asked: the job ends at once, also if no worker is left.
-- **Pause** holds a job that waits at once. Of one that runs it is a request (`pausing`): the trainer stops at its next
-  safe point, after the step it is at and that step's evaluation, and the job is `paused` only when the checkpoint it
-  takes there is complete. A trainer that is still loading has nothing to save and is paused at once. After
-  `TRAIND_PAUSE_SECONDS` it is killed, and the job is paused as of its last complete checkpoint; the event says
-  `pause-expired`. An attempt that crashes meanwhile, or whose worker drains, leaves the job `paused` too; one that
-  reaches its end ends as it does.
-- **Resume** lets a paused job wait for a worker again, without the rest of a back-off. Of a job that is still `pausing`
-  it takes the request back: the trainer goes on, or if it has stopped already, the job waits for a worker instead
+- **Cancel wins over everything.** While the job runs, cancel is a request (the API shows `cancelling`): the trainer is
+  killed at once, and however the attempt ends, the job becomes `cancelled`. If the worker's lease has run out, the
+  worker is not asked: the job ends at once, even if no worker is left.
+- **Pause** holds a waiting job at once. For a running job it is a request (`pausing`): the trainer stops at its next
+  safe point, after its current step and that step's evaluation, and the job is `paused` only when the checkpoint taken
+  there is complete. If the trainer is still loading, there is nothing to save, and the job is paused at once. After
+  `TRAIND_PAUSE_SECONDS` the trainer is killed, and the job is paused at its last complete checkpoint; the event says
+  `pause-expired`. If the attempt crashes meanwhile, or its worker drains, the job is also `paused`; if it reaches its
+  end, the job ends with its own outcome.
+- **Resume** makes a paused job wait for a worker again, without the rest of a back-off. If the job is still `pausing`,
+  resume withdraws the pause: the trainer continues, or, if it has already stopped, the job waits for a worker instead
   of being paused.
-- **Retry** of a failed or cancelled job goes on from its last checkpoint, or with `from=start` over again: then
-  nothing of the earlier attempts is in its one line of history any more, from the retry on (`attempts=all` still has
-  it). The crash count begins at 0.
-- **Repeating a verb** that was obeyed answers the same and changes nothing, so that a lost answer does no harm: cancel
-  of a job that is cancelling or cancelled, pause of one that is pausing or paused, and resume or retry (with the same
-  `from`) of one that waits or runs since, if no other verb came between. Later it is a new request: a retry that is
-  repeated when the job has failed again is a second retry.
-- **A crash** is a trainer that died, a lease that ran out, or a worker whose connection is gone. It is counted, but
-  for one by a damaged checkpoint, unless the attempt before ended so, too. The job goes on from its last checkpoint: at
-  once after the first crash, then after 2, 4, 8 s and so on, at most {MAX_BACKOFF_SECONDS:.0f} s; after `max_attempts`
-  crashes it is `failed` with the code of the last, also if it was to be paused.
-- **A drain** (its worker was told to stop) takes a checkpoint as a pause does, within `TRAIND_DRAIN_SECONDS`, and puts
-  the job back without counting a crash. After that time the trainer is killed, and the job goes on from its last
-  complete checkpoint; the event says `drain-expired`.
-- **max_runtime_seconds** counts for each attempt by itself. Shortly before its end (a tenth of it,
-  at least half a second and two steps, at most 30 s) a checkpoint is taken as for a drain, and the job is `failed` with
-  the code `max-runtime`; a retry goes on from there. A trainer that reaches no safe point until the end is killed.
-- **Early stopping** (`training.early_stopping`) ends a job as `succeeded`. The job says `stopped_early`, and the event
-  `succeeded` names the rule and the step.
-- Crashed jobs start before others, then higher priority, then the older job.
-- `diverged` is an outcome with its step and last good checkpoint, not an error; it is never retried by itself.
+- **Retry** continues a failed or cancelled job from its last checkpoint or, with `from=start`, trains it again from the
+  beginning. In that case its line of history no longer contains earlier attempts (`attempts=all` still does). The
+  crash count starts again at 0.
+- **Repeating a verb** that was obeyed gives the same answer and changes nothing, so that a lost answer does no harm.
+  This holds for a cancel while the job is cancelling or cancelled, for a pause while it is pausing or paused, and for a
+  resume or retry (with the same `from`) while the job still waits or runs because of it, if no other verb came in
+  between. After that, it is a new request: a retry that is repeated when the job has failed again is a second retry.
+- **A crash** means that the trainer died, the lease ran out, or the worker's connection is gone. Crashes are counted,
+  except one caused by a damaged checkpoint, unless the previous attempt ended in the same way. The job continues from
+  its last checkpoint: at once after the first crash, then after 2, 4, 8 s and so on, at most
+  {MAX_BACKOFF_SECONDS:.0f} s. After `max_attempts` crashes it is `failed` with the code of the last crash, even if a
+  pause was requested. (For faults of the worker's machine, see [failures.md](failures.md).)
+- **A drain** (the worker was told to stop) takes a checkpoint like a pause, within `TRAIND_DRAIN_SECONDS`, and returns
+  the job to the queue without counting a crash. After that time the trainer is killed, and the job continues from its
+  last complete checkpoint; the event says `drain-expired`.
+- **max_runtime_seconds** applies to each attempt separately. Shortly before the limit (a tenth of it, at least half a
+  second and two steps, at most 30 s) a checkpoint is taken as in a drain, and the job is `failed` with the code
+  `max-runtime`; a retry continues from there. If the trainer reaches no safe point before the limit, it is killed.
+- **Early stopping** (`training.early_stopping`) ends a job as `succeeded`. The job has `stopped_early` set, and the
+  event `succeeded` names the rule and the step.
+- Crashed jobs start before others, then jobs with a higher priority, then older jobs.
+- `diverged` is an outcome with its step and last good checkpoint, not an error; it is never retried automatically.
 """
 
 
@@ -70,7 +71,7 @@ def _diagram() -> str:
 
 
 def _moves() -> str:
-    lines = ["## Moves", "", "| from | to | event | when |", "|---|---|---|---|"]
+    lines = ["## Transitions", "", "| from | to | event | when |", "|---|---|---|---|"]
     lines += [f"| {t.source or '(new)'} | {t.target} | `{t.event}` | {t.cause} |" for t in TRANSITIONS]
     finals = ", ".join(f"`{state}`" for state in State if state in FINAL)
     return "\n".join([*lines, "", f"Final states: {finals}.", ""])
@@ -78,7 +79,7 @@ def _moves() -> str:
 
 def _verbs() -> str:
     lines = [
-        "## What a client can ask",
+        "## Verbs",
         "",
         "| verb | does something if the job is | is already done if it is |",
         "|---|---|---|",
@@ -87,7 +88,8 @@ def _verbs() -> str:
         f"| {verb} | {_names(states)} | {_names(FULFILLED.get(verb, frozenset()))} |" for verb, states in VERBS.items()
     ]
     refused = (
-        "In any other state it is refused (409) with the state and what is possible; see also the rule of repeats."
+        "In any other state the verb is refused (409), with the state and the possible verbs; see also the rule on"
+        " repeats below."
     )
     return "\n".join([*lines, "", refused, ""])
 
@@ -98,7 +100,7 @@ def _names(states: frozenset[ShownState]) -> str:
 
 def _outcomes() -> str:
     names = ", ".join(f"`{outcome}`" for outcome in Outcome)
-    return f"## Outcomes of an attempt\n\nThe job's own state, or why it was put back:\n{names}.\n"
+    return f"## Outcomes of an attempt\n\nThe job's own state, or the reason why it went back to the queue:\n{names}.\n"
 
 
 def main() -> None:

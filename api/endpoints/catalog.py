@@ -1,4 +1,4 @@
-"""What a spec can name: datasets, models and optimizers, with the JSON schemas of their parameters."""
+"""Datasets, models and optimizers that a spec can name, with the JSON schemas of their parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a job and their content, streamed chunk by chunk, with ranges so that a download can go on."""
+"""Checkpoints of a job and their content, streamed chunk by chunk, with ranges so that a download can be resumed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CheckpointFilter(BaseModel):
 
     attempts: Annotated[
         Literal["visible", "all"],
-        Field(description="`all` adds incomplete ones and those that a later attempt trained again"),
+        Field(description="`all` adds incomplete checkpoints and those of steps that a later attempt repeated"),
     ] = "visible"
 
 
@@ -51,9 +51,9 @@ class ContentFilter(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    part: Annotated[
-        Part, Field(description="`model`: the weights, under their state_dict names; `state`: the rest")
-    ] = "model"
+    part: Annotated[Part, Field(description="`model`: the weights under their state_dict names; `state`: the rest")] = (
+        "model"
+    )
 
 
 @router.get(

@@ -1,4 +1,4 @@
-"""Checks: verify a checkpoint, audit a job, see what became of it."""
+"""Checks: verify a checkpoint, audit a job, and get or cancel a check."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def verify_checkpoint(
     response: Response,
     idempotency_key: IdempotencyKey,
 ) -> Check:
-    """From the nearest checkpoint before it that is kept, or from the job's start; with its threads and device."""
+    """The replay starts at the nearest kept checkpoint before it, or at the job's start, with the job's threads and
+    device.
+    """
     with service.transaction(caller) as connection:
         submitted = request_verify(
             connection,
@@ -90,7 +92,7 @@ def verify_checkpoint(
     "/jobs/{job_id}/audit",
     status_code=202,
     operation_id="audit_job",
-    summary="Audit a job's optimizer beside torch.optim",
+    summary="Compare a job's optimizer with torch.optim",
     response_description="The check waits for a worker.",
     responses=problems("not-found", "audit-too-large", "idempotency-conflict", "invalid-parameter"),
     dependencies=[Depends(no_body)],
@@ -105,7 +107,7 @@ def audit_job(
     query: Annotated[AuditQuery, Query()],
     idempotency_key: IdempotencyKey,
 ) -> Check:
-    """Its first steps twice, by optim_core and by torch.optim; the job itself need not have run."""
+    """Runs the job's first steps with optim_core and with torch.optim; the job itself need not have run."""
     with service.transaction(caller) as connection:
         total = queries.get_job(connection, caller.project_id, job_id).total_steps
         if query.steps is not None and query.steps > total:
@@ -148,7 +150,7 @@ def get_check(
     dependencies=[Depends(no_input)],
 )
 def cancel_check(caller: Writer, service: ServiceDep, check_id: UUID, response: Response) -> Check:
-    """As for a job: at once if it waits, `cancelling` for a moment if it runs. May be repeated."""
+    """A waiting check is cancelled at once; a running check is `cancelling` for a moment. Can be repeated."""
     with service.transaction(caller) as connection:
         state = request_cancel_of_check(connection, project_id=caller.project_id, job_id=check_id)
         answer = check_view(queries.get_check(connection, caller.project_id, check_id))  # before the commit, too
@@ -173,7 +175,7 @@ def list_job_checks(
 
 
 def _accepted(service: Service, response: Response, check: CheckRow, *, created: bool) -> None:
-    """After the commit: wake a worker, and say where the check is."""
+    """To be called after the commit: wakes a worker, and sets the `Location` of the check."""
     response.headers["Location"] = check_path(check.id)
     if created:
         service.ring(check.queue)

@@ -1,4 +1,4 @@
-"""Deleting: a job that has ended, or a checkpoint. Their bytes are removed after the answer, and by every worker."""
+"""Deletes jobs that have ended, and checkpoints. Their bytes are removed after the answer, and by every worker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _collecting = threading.Lock()
     dependencies=[Depends(no_input)],
 )
 def delete_job_(caller: Writer, service: ServiceDep, job_id: UUID, later: BackgroundTasks) -> None:
-    """All that it owns goes with it: checkpoints, metrics, events, checks. Its Idempotency-Key is free again."""
+    """Also deletes the job's checkpoints, metrics, events and checks. Its Idempotency-Key can be used again."""
     with service.transaction(caller) as connection:
         delete_job(connection, project_id=caller.project_id, job_id=job_id)
     later.add_task(_collect, service)
@@ -53,14 +53,14 @@ def delete_checkpoint_(
     checkpoint_id: Annotated[int, Path(ge=1, le=2**63 - 1)],
     later: BackgroundTasks,
 ) -> None:
-    """Refused while its job goes on from it, or while a check needs it."""
+    """Refused while its job continues from it, or while a check needs it."""
     with service.transaction(caller) as connection:
         delete_checkpoint(connection, project_id=caller.project_id, checkpoint_id=checkpoint_id)
     later.add_task(_collect, service)
 
 
 def _collect(service: Service) -> None:
-    """Remove the bytes now, for there may be no worker to do it; what is left after an outage a worker removes."""
+    """Remove the bytes now, because there may be no worker to do it; after an outage, a worker removes the rest."""
     if not _collecting.acquire(blocking=False):
         return
     try:

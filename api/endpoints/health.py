@@ -1,4 +1,4 @@
-"""What this is, whether the process is alive, and whether it can take jobs. Needs no API key."""
+"""The service's name and links, its liveness and its readiness. Needs no API key."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ async def livez() -> Live:
     responses=problems("not-ready", "database-unavailable", "internal", key=False),
 )
 def readyz(service: ServiceDep) -> Ready:
-    """The database must answer, take writes and be migrated.
+    """The database must answer, accept writes and be migrated.
 
-    Redis may be down: jobs are then found by polling. The database may have no room for checkpoints, or none
-    for those of a job that runs (`storage`): jobs are then taken, and may have to wait.
+    Redis may be down: workers then find jobs by polling. The database may have no room for checkpoints, or none for
+    those of a running job (`storage`): jobs are then accepted, and may have to wait.
     """
     with service.engine.begin() as connection:
         fault = schema_fault(connection)

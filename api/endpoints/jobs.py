@@ -1,4 +1,4 @@
-"""Jobs: submit, look, list, and the record of what happened to them. The verbs are in `api.endpoints.verbs`."""
+"""Jobs: submit, get, list, and their events and attempts. The verbs are in `api.endpoints.verbs`."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ async def _one_key(
         str | None,
         Header(
             pattern=r"^[\x20-\x7e]{1,255}$",
-            description="Makes a repeat harmless: the same key with the same spec is the same job.",
+            description="Makes repeats safe: the same key with the same spec always returns the same job.",
             examples=["6f1c2f0e-5c0f-4f4e-9a57-0b1c8f3f9d11"],
         ),
     ] = None,
 ) -> str | None:
-    """Raises InvalidParameter for several keys: one would be heeded, the others passed over in silence."""
+    """Raises InvalidParameter for several keys, because all but one would be ignored."""
     if len(request.headers.getlist("idempotency-key")) > 1:
         raise InvalidParameter.named("idempotency-key", "may be given once only")
     return idempotency_key
@@ -92,10 +92,10 @@ def submit_job(
     response: Response,
     idempotency_key: IdempotencyKey,
     dry_run: Annotated[
-        bool, Query(description="Judge the spec and make no job; no Idempotency-Key is used up.")
+        bool, Query(description="Check the spec without creating a job; no Idempotency-Key is used up.")
     ] = False,
 ) -> Job | Response:
-    """The spec is judged completely before anything is stored: what is accepted can run."""
+    """The spec is checked completely before anything is stored: an accepted job can run."""
     spec = _spec(body)
     resolved = resolve(spec)
     refuse_above(service.settings.max_job_memory_bytes, spec, resolved)
@@ -157,7 +157,7 @@ def get_job(
 @router.get(
     "/{job_id}/events",
     operation_id="list_job_events",
-    summary="The record of a job, oldest first",
+    summary="Events of a job, oldest first",
     responses=problems("not-found", "invalid-parameter"),
 )
 def list_job_events(

@@ -33,16 +33,16 @@ class MetricFilter(BaseModel):
 
     key: Annotated[
         list[Annotated[str, Field(pattern=r"^[a-z0-9_./-]{1,200}$")]],
-        Field(max_length=100, description="Which metrics; all if none is given", examples=[["train/loss"]]),
+        Field(max_length=100, description="Metrics to return; all if none is given", examples=[["train/loss"]]),
     ] = []
     step_from: Annotated[int, Field(ge=0, le=LARGEST)] = 0
-    step_to: Annotated[int | None, Field(ge=0, le=LARGEST, description="This step included; to the end by default")] = (
+    step_to: Annotated[int | None, Field(ge=0, le=LARGEST, description="Last step, inclusive; by default the end")] = (
         None
     )
-    max_points: Annotated[int, Field(ge=1, le=10_000, description="At most so many buckets per series")] = 1_000
+    max_points: Annotated[int, Field(ge=1, le=10_000, description="Maximum number of buckets per series")] = 1_000
     attempts: Annotated[
         Literal["visible", "all"],
-        Field(description="`visible` leaves out what a later attempt trained again; `all` gives a series per attempt"),
+        Field(description="`visible` omits points of steps that were repeated later; `all` gives a series per attempt"),
     ] = "visible"
 
 
@@ -55,7 +55,7 @@ class MetricFilter(BaseModel):
 def get_job_metrics(
     caller: Reader, service: ServiceDep, job_id: UUID, query: Annotated[MetricFilter, Query()]
 ) -> Metrics:
-    """Per bucket the first, last, smallest, largest and mean value, and how many points and NaNs stand behind it."""
+    """Each bucket has the first, last, smallest, largest and mean value, and the number of its points and NaNs."""
     if query.step_to is not None and query.step_to < query.step_from:
         raise InvalidParameter.named("step_to", "must not be less than step_from")
     with service.engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""What can be asked of a job: cancel, pause, resume, retry."""
+"""The verbs of a job: cancel, pause, resume, retry."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RetryQuery(BaseModel):
         Start,
         Field(
             alias="from",
-            description="`checkpoint`: go on from the last one; `start`: over again, from the first step",
+            description="`checkpoint`: continue from the last one; `start`: train again from the first step",
         ),
     ] = "checkpoint"
 
@@ -51,7 +51,7 @@ class RetryQuery(BaseModel):
     dependencies=[Depends(no_input)],
 )
 def cancel_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Response) -> Job:
-    """A job that waits is cancelled at once; one that runs is `cancelling` for a moment."""
+    """A waiting job is cancelled at once; a running job is `cancelling` for a moment."""
     return _ask(service, response, caller, job_id, request_cancel)
 
 
@@ -63,7 +63,7 @@ def cancel_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Resp
     dependencies=[Depends(no_input)],
 )
 def pause_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Response) -> Job:
-    """A job that waits is paused at once; one that runs is `pausing` until its checkpoint is complete."""
+    """A waiting job is paused at once; a running job is `pausing` until its checkpoint is complete."""
     return _ask(service, response, caller, job_id, request_pause)
 
 
@@ -75,7 +75,7 @@ def pause_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Respo
     dependencies=[Depends(no_input)],
 )
 def resume_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Response) -> Job:
-    """A paused job waits for a worker again; of one that is `pausing` the request is taken back."""
+    """A paused job waits for a worker again; if a job is still `pausing`, the pause is withdrawn."""
     return _ask(service, response, caller, job_id, resume)
 
 
@@ -89,12 +89,12 @@ def resume_job(caller: Writer, service: ServiceDep, job_id: UUID, response: Resp
 def retry_job(
     caller: Writer, service: ServiceDep, job_id: UUID, response: Response, query: Annotated[RetryQuery, Query()]
 ) -> Job:
-    """Its crashes are forgotten. From the start, nothing of its earlier attempts shows in its metrics any more."""
+    """Resets the job's crash count. With `from=start`, its metrics no longer show points of earlier attempts."""
     return _ask(service, response, caller, job_id, partial(retry, start=query.start))
 
 
 def _ask(service: Service, response: Response, caller: Principal, job_id: UUID, verb: Callable[..., ShownState]) -> Job:
-    """The job after the verb. Whoever has to act on it is told after the commit."""
+    """The job after the verb. The worker concerned is notified after the commit."""
     with service.transaction(caller) as connection:
         state = verb(connection, project_id=caller.project_id, job_id=job_id)
         job = queries.get_job(connection, caller.project_id, job_id)

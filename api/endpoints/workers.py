@@ -1,4 +1,4 @@
-"""The worker processes: who is there, and what each holds."""
+"""The worker processes and the jobs that each holds."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class WorkerFilter(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    stopped: Annotated[bool, Field(description="Also those that have stopped")] = False
+    stopped: Annotated[bool, Field(description="Also list workers that have stopped")] = False
     limit: Annotated[int, Field(ge=1, le=1_000)] = 1_000
 
 
 @router.get(
     "",
     operation_id="list_workers",
-    summary="List workers, and what each holds",
+    summary="List workers and the jobs that each holds",
     responses=problems("invalid-parameter"),
 )
 def list_workers(caller: Reader, service: ServiceDep, query: Annotated[WorkerFilter, Query()]) -> WorkerList:
-    """Workers are of no project: all are listed, with the jobs of yours; another's job only makes its worker busy."""
+    """Workers belong to no project. All are listed, with your project's jobs; other jobs only count as busy."""
     with service.engine.begin() as connection:
         found = queries.list_workers(connection, caller.project_id, stopped=query.stopped, limit=query.limit)
     return WorkerList(workers=[worker_view(worker) for worker in found])
