@@ -1,7 +1,7 @@
 """The model of a job as data: how raw values become its input, its layers as calls of torch.nn, its classes.
 
-It stands in a job's `resolved` and in the metadata of each file of weights, so that the weights can be used without
-traind. `jobs.catalog.architecture` makes it from a spec and judges one that comes from a file.
+It is part of a job's `resolved` and of the metadata of each weights file, so that the weights can be used without
+traind. `jobs.catalog.architecture` makes it from a spec, and validates one that comes from a file.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ class _Part(BaseModel):
 
 
 class Preprocessing(_Part):
-    """What is done to raw values, in this order: shape [batch, *input_shape], `dtype`, minus `mean`, divided by `std`.
+    """How raw values become input: shape [batch, *input_shape], then `dtype`, minus `mean`, divided by `std`.
 
     Both constants are rounded to `dtype` first, and each operation rounds to it.
     """
 
     values: str
-    """What the raw values are, and how they lie in `input_shape`."""
+    """Describes the raw values and their layout in `input_shape`."""
     dtype: Literal["float32"] = "float32"
     mean: Float
     std: Annotated[Float, Field(gt=0)]
 
 
 class TorchLayer(_Part):
-    """A layer as a call: getattr(torch.nn, module)(**arguments). What `arguments` does not name is torch's default."""
+    """A layer as a call: getattr(torch.nn, module)(**arguments). Arguments that are not named have torch's defaults."""
 
     name: str
-    """What the names of its tensors begin with: "1" for "1.weight"."""
+    """The prefix of the names of its tensors: "1" for "1.weight"."""
     module: str
     arguments: dict[str, Any]
 
 
 class Architecture(_Part):
-    """All that one needs to use a job's weights: the layers in their order, what goes in and what comes out."""
+    """Everything needed to use a job's weights: the layers in order, their input and their output."""
 
     dataset: str
     input_shape: Shape
@@ -52,6 +52,6 @@ class Architecture(_Part):
     layers: Annotated[tuple[TorchLayer, ...], Field(min_length=1, max_length=MAX_LAYERS)]
     n_outputs: Size
     loss: Literal["cross_entropy", "mse"]
-    """Of cross_entropy the outputs are logits, one per class; of mse they are the targets themselves."""
+    """With cross_entropy the outputs are logits, one per class; with mse they are the targets themselves."""
     classes: Annotated[tuple[str, ...], Field(max_length=1_000)] | None = None
     """Names of the classes by index; null if they are only numbers, or there are none."""

@@ -1,4 +1,4 @@
-"""Errors that a user of traind can meet, on either side of the API.
+"""Errors that traind raises to its users, on either side of the API.
 
     TraindError                 code, retryable
     ├── InvalidSpec             the spec cannot run; `problems` name each field by JSON pointer
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 KEY = ("[key]",)
 """What pydantic appends to the place of a mapping's value if it means the value's name."""
 MAX_GUESSES = 20
-"""So many bad fields of a spec are compared with what they may mean; nobody misspells more."""
+"""The number of bad fields of a spec for which a correct name is searched."""
 
 
 MAX_TOLD = 20
-"""So many bad fields are told to a person."""
+"""The number of bad fields that a message lists."""
 
 
 class TraindError(Exception):
@@ -38,7 +38,7 @@ class TraindError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One bad field: its JSON pointer (RFC 6901), a stable code and what to do."""
+    """One bad field: its JSON pointer (RFC 6901), a stable code and a message that says what to do."""
 
     pointer: str
     code: str
@@ -102,12 +102,12 @@ def pointer(loc: Sequence[str | int], document: Any) -> str:
 
 
 def short(pointer: str) -> str:
-    """A pointer for a person: a client's own names can be long."""
+    """The pointer in a length that people can read: a client's own names can be long."""
     return pointer if len(pointer) <= 200 else f"{pointer[:200]}…"
 
 
 class ModelUnreadable(TraindError):
-    """A file of weights is damaged, not of traind, or does not describe its model."""
+    """A weights file is damaged, not from traind, or does not describe its model."""
 
     code = "model-unreadable"
 
@@ -115,7 +115,8 @@ class ModelUnreadable(TraindError):
 class ApiError(TraindError):
     """The service refused a call (`status` is its HTTP status) or gave no usable answer (`status` may be None).
 
-    `code`, `pointer` and `problems` are the problem document's (RFC 9457). `retryable`: the same call may work later.
+    `code`, `pointer` and `problems` come from the problem document (RFC 9457). `retryable`: the same call may succeed
+    later.
     """
 
     code: str  # type: ignore[misc]  # the service's own code

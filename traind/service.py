@@ -1,4 +1,4 @@
-"""Where a local service lives and how it is found: the data folder and `service.json` in it.
+"""Locates a local service: its data folder and `service.json` in it.
 
 `traind up` writes the file, the CLI reads it. Only the errors are imported, so that the CLI starts quickly; what the
 folder holds besides is the business of `local`.
@@ -58,9 +58,9 @@ def locate(explicit: Path | str | None = None, *, environ: Mapping[str, str] = o
 
 
 def read(data_dir: Path) -> ServiceInfo | None:
-    """What `service.json` in `data_dir` says; None where there is none, or none that makes sense.
+    """The content of `service.json` in `data_dir`; None if there is no such file, or it is not valid.
 
-    Raises PermissionError for a file of somebody else's. The process may be gone all the same.
+    Raises PermissionError if the file belongs to another user. The process may have ended even if the file exists.
     """
     try:
         document = json.loads((data_dir / FILE_NAME).read_text())
@@ -75,7 +75,7 @@ def write(info: ServiceInfo) -> Path:
 
 
 def write_private(path: Path, text: str) -> Path:
-    """Replace the file at `path` by `text`, mode 0600: a reader sees the old one or the new one, never a part."""
+    """Replace the file at `path` with `text`, mode 0600: a reader sees the old or the new text, never a part of it."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp's mode is 0600
     try:
         with os.fdopen(descriptor, "w") as file:

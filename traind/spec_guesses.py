@@ -1,4 +1,4 @@
-"""What a person may have meant who wrote an unknown word into a spec. Called by `traind.spec_words`."""
+"""Guesses what an unknown word in a spec was meant to be. Called by `traind.spec_words`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from traind.spec_fields import everywhere
 
 LONGEST = 40
-"""Characters of a word that may be a slip of the pen; comparing longer ones takes too long."""
+"""Maximum length of a word that is compared with known ones; comparing longer words takes too long."""
 ALIASES: Final[Mapping[str, str]] = {
     "learning_rate": "lr",
     "learningrate": "lr",
@@ -44,7 +44,7 @@ ALIASES: Final[Mapping[str, str]] = {
     "hidden_sizes": "hidden",
     "units": "hidden",
 }
-"""What other libraries call a field, in lower case, and its name here."""
+"""Names that other libraries use for a field, in lower case, and the name here."""
 NAMES: Final[Mapping[tuple[str, str], str]] = {
     ("optimizer", "adamw"): "adamw is adam with decoupled_weight_decay: true",
     ("optimizer", "momentum"): "it is sgd with momentum, such as momentum: 0.9",
@@ -55,7 +55,7 @@ NAMES: Final[Mapping[tuple[str, str], str]] = {
     ("model", "logistic_regression"): "linear is one",
     ("schedule", "warmup"): "every schedule has warmup_steps",
 }
-"""Names of other libraries, in lower case, and how the same is said here."""
+"""Names that other libraries use, in lower case, and the equivalent here."""
 
 
 def guess(word: str, known: Iterable[str]) -> str | None:
@@ -75,7 +75,7 @@ def guess(word: str, known: Iterable[str]) -> str | None:
 
 
 def known_name(section: str, name: str) -> str | None:
-    """How to say here what other libraries call `name`."""
+    """The equivalent here of what other libraries call `name`."""
     return NAMES.get((section, name.lower())) if len(name) <= LONGEST else None
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a spec, in words: pydantic's errors about a JobSpec, told with the spec's own names.
+"""Explains what is wrong with a spec: pydantic's errors about a JobSpec, reworded with the spec's own names.
 
 Called by `InvalidSpec.from_validation`, so the service, the client's CLI and the trainer's command line say the same.
 What a client sent is shown shortened and with its control characters escaped.
@@ -62,7 +62,7 @@ def message(errors: Sequence[ErrorDetails], *, may_guess: bool) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value of a document as a person would write it, in few characters."""
+    """A value of a document as a person would write it, shortened."""
     match value:
         case None | True | False:
             return {None: "null", True: "true", False: "false"}[value]
@@ -86,7 +86,7 @@ def name(key: object) -> str:
 
 
 def _wanted(error: ErrorDetails) -> str | None:
-    """What the field must be, to be followed by what it is."""
+    """What the field must be; the caller adds the actual value."""
     context = error.get("ctx", {})
     match error["type"]:
         case "literal_error" | "enum":

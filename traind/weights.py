@@ -1,4 +1,4 @@
-"""`traind.load_model`: a door to what the extra `worker` brings. Nothing of torch is imported before it is called."""
+"""`traind.load_model`, implemented by the extra `worker`. torch is imported only when it is called."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ FUNCTIONS = "traind.functions"
 
 
 def load_model(path: str | PathLike[str]) -> Any:
-    """The model in a file of weights, as `Client.download` or `traind download` wrote it: a torch.nn.Module in
-    evaluation mode, on the CPU. It takes raw values and does its data set's preprocessing itself.
+    """Load the model from a weights file written by `Client.download` or `traind download`: a torch.nn.Module in
+    evaluation mode, on the CPU. The model takes raw values and applies its data set's preprocessing itself.
 
-    `model(values)` makes outputs [batch, n_outputs] of a tensor or array [batch, ...] of any dtype.
-    `model.preprocess(values)` is what its `model.layers`, a torch.nn.Sequential, take. `model.classes` has the names of
-    the classes by index, or is None. `model.architecture` is the description in the file.
+    `model(values)` takes a tensor or array [batch, ...] of any dtype and returns outputs [batch, n_outputs].
+    `model.preprocess(values)` returns the input of `model.layers`, a torch.nn.Sequential. `model.classes` has the names
+    of the classes by index, or is None. `model.architecture` is the description in the file.
 
-    Raises ModelUnreadable for a file that is damaged, not of traind, or of an early version that did not describe its
-    model; OSError if it cannot be read; ImportError without torch. Nothing in the file is executed, so it may be
-    anybody's.
+    Raises ModelUnreadable if the file is damaged, not from traind, or from an early version that did not describe its
+    model; OSError if it cannot be read; ImportError without torch. Nothing in the file is executed, so it may come from
+    an untrusted source.
     """
     found = tuple(entry_points(group=FUNCTIONS, name="load_model"))
     if not found:

@@ -4,9 +4,9 @@
         job = client.submit({"dataset": {"name": "digits"}, "model": {"name": "mlp"}, "optimizer": {"name": "adam"}})
         job = client.wait(job.id)
 
-Calls raise `traind.errors.ApiError`. Each is repeated with back-off if the service was out of reach for a moment;
-resume and retry only if they were surely not carried out. `Client` and the answers are imported when they are used:
-the command line has commands that need neither.
+Calls raise `traind.errors.ApiError`. A call is repeated with back-off if the service is temporarily unreachable; resume
+and retry are repeated only if they were certainly not carried out. `Client` and the answers are imported on first use,
+because some commands of the command line need neither.
 """
 
 from __future__ import annotations

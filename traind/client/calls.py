@@ -1,4 +1,4 @@
-"""What calls send, and lists that come in pages: as documents, without the typed answers, which take long to import.
+"""Requests and paged lists as plain documents, without the typed answers, which take long to import.
 
 Called by `traind.client.client`, and by the commands `traind submit` and `traind ls`.
 """
@@ -23,12 +23,12 @@ Params = list[tuple[str, str]]
 
 
 def submit(http: Http, spec: JobSpec | Mapping[str, Any], idempotency_key: str | None) -> Any:
-    """The document of the submitted job. Raises InvalidSpec for what JSON cannot hold, and ApiError."""
+    """The document of the submitted job. Raises InvalidSpec for values that JSON cannot represent, and ApiError."""
     return http.json("POST", JOBS, content=_body(spec), headers=idempotency(idempotency_key))
 
 
 def dry_run(http: Http, spec: JobSpec | Mapping[str, Any]) -> Any:
-    """The document of what a submit would make a job of. Raises as `submit`."""
+    """The document of the job that a submit would create. Raises the same errors as `submit`."""
     return http.json("POST", JOBS, content=_body(spec), params=[("dry_run", "true")])
 
 
@@ -78,14 +78,14 @@ def items(page: Any, name: str) -> Sequence[Any]:
 
 
 def idempotency(key: str | None) -> dict[str, str]:
-    """The header. Raises ApiError for a key that the service would refuse, before anything is sent."""
+    """The header with the key. Raises ApiError for a key that the service would refuse, before anything is sent."""
     if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
         raise ApiError("invalid-parameter", "idempotency_key: give 1 to 255 printable ASCII characters, or no key")
     return {"Idempotency-Key": str(uuid.uuid4()) if key is None else key}
 
 
 def _body(spec: JobSpec | Mapping[str, Any]) -> bytes:
-    """The spec as JSON. What a JobSpec has only by default is left to the service's defaults, which are the same."""
+    """The spec as JSON. Fields of a JobSpec that have only their default are omitted; the service has the same ones."""
     document = dict(spec) if isinstance(spec, Mapping) else spec.model_dump(mode="json", exclude_unset=True)
     try:
         return json.dumps(document, allow_nan=False).encode()

@@ -1,4 +1,4 @@
-"""A checkpoint's content into a file: streamed, resumed if the connection breaks, verified, then put in place.
+"""Downloads a checkpoint's content to a file: streamed, resumed if the connection breaks, verified, then renamed.
 
 The bytes go to a temporary file beside the target, which replaces the target only when its SHA-256 is the one that
 the service gave as ETag. Whatever else happens, the target stays as it was and the temporary file goes.

@@ -20,7 +20,7 @@ from traind.errors import ApiError, Problem
 
 RETRY_STATUSES = frozenset({408, 429, 502, 503, 504})
 LOST_STATUSES = frozenset({502, 504})
-"""A proxy got no answer from the service, which may have done what was asked."""
+"""A proxy got no answer from the service, which may have carried out the request."""
 MAX_RETRY_AFTER_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 UNREACHABLE = "unreachable"
@@ -28,12 +28,12 @@ UNREACHABLE = "unreachable"
 NO_ANSWER = "no-answer"
 """The call was sent at least once; whether it was carried out is not known."""
 CLIENT_ENVIRONMENT = "client-environment"
-"""A variable of the environment keeps the client from calling anybody."""
+"""A variable of the environment prevents the client from making any call."""
 Params = Sequence[tuple[str, str]]
 
 
 class Http:
-    """One service, one key. A call that failed for a moment is repeated up to `retries` times, with back-off."""
+    """One service, one key. A call that fails temporarily is repeated up to `retries` times, with back-off."""
 
     def __init__(
         self, url: str, api_key: str, *, timeout_seconds: float = 30.0, retries: int = 4, backoff_seconds: float = 0.1
@@ -68,7 +68,7 @@ class Http:
         headers: Mapping[str, str] | None = None,
         repeat_lost: bool = True,
     ) -> Any:
-        """The JSON of the answer, None of a DELETE. Raises ApiError for anything but a 2xx with JSON in it.
+        """The JSON of the answer, None for a DELETE. Raises ApiError unless the answer is a 2xx with JSON.
 
         `repeat_lost`: whether the call is repeated where it may have been carried out, its answer lost.
         """
@@ -91,7 +91,7 @@ class Http:
         raise AssertionError("the last delay is None")
 
     def poll(self, path: str, etag: str | None, *, timeout_seconds: float) -> tuple[Any, str | None]:
-        """One GET, not repeated: the JSON and its ETag; None and `etag` while that is current. Raises ApiError."""
+        """One GET, not repeated: the JSON and its ETag, or None and `etag` if that is current. Raises ApiError."""
         headers = {"Accept": "application/json"} | ({"If-None-Match": etag} if etag else {})
         timeout = httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, CONNECT_SECONDS))
         try:
@@ -120,7 +120,7 @@ class Http:
 
 
 def _client(base: httpx2.URL, api_key: str, *, timeout_seconds: float) -> httpx2.Client:
-    """Raises ApiError (`client-environment`) if a variable of the proxy or the certificates cannot be used."""
+    """Raises ApiError (`client-environment`) if a variable for a proxy or for certificates cannot be used."""
     trust_env = not _is_loopback(base.host)  # a proxy must not come between this machine and itself
     try:
         return httpx2.Client(
@@ -149,7 +149,7 @@ def _client(base: httpx2.URL, api_key: str, *, timeout_seconds: float) -> httpx2
 
 
 def as_api_error(error: Exception, url: str) -> ApiError:
-    """The same failure as an ApiError, whatever httpx2 called it."""
+    """The ApiError for an error of httpx2."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.DecodingError):
@@ -161,7 +161,7 @@ def as_api_error(error: Exception, url: str) -> ApiError:
 
 
 def problem(answer: httpx2.Response) -> ApiError:
-    """The ApiError for an answer that is not a 2xx; from its problem document where it has one."""
+    """The ApiError for an answer that is not a 2xx; made from its problem document if it has one."""
     status = answer.status_code
     retryable = status in RETRY_STATUSES
     if answer.is_redirect:
@@ -210,7 +210,7 @@ def _json_of(answer: httpx2.Response) -> Any:
 
 
 def _retry_after(answer: httpx2.Response) -> float | None:
-    """Seconds to wait by the Retry-After header (RFC 9110, 10.2.3); its date form is not used by traind."""
+    """Seconds to wait according to the Retry-After header (RFC 9110, 10.2.3); traind does not use its date form."""
     value = answer.headers.get("Retry-After", "")
     return float(value) if value.isascii() and value.isdigit() else None
 

@@ -1,7 +1,7 @@
-"""Waiting for a job or a check: polls that back off, cost little while nothing changes, and say if nobody answers.
+"""Waits for a job or a check with polls that back off, are cheap while nothing changes, and report a silent service.
 
-The time between two polls grows with the time waited. A poll names the version that is known (If-None-Match), so most
-answers are an empty 304. A service that does not answer is reported after SILENCE_SECONDS and asked on. Used by
+The time between two polls grows with the time waited. A poll names the known version (If-None-Match), so most answers
+are an empty 304. A service that does not answer is reported after SILENCE_SECONDS, and polling continues. Used by
 `traind.client.client`.
 """
 
@@ -18,14 +18,14 @@ from traind.client.http import MAX_RETRY_AFTER_SECONDS, NO_ANSWER, Http
 from traind.errors import ApiError
 
 SILENCE_SECONDS = 5.0
-"""A silence of so long is reported, and again whenever it is twice as long as at the report before."""
+"""A silence is reported after this time, and again each time it has lasted twice as long as at the last report."""
 OUT_OF_REACH_SECONDS = 150.0
-"""After so long without an answer the error is raised."""
+"""After this time without an answer the error is raised."""
 QUICKEST_SECONDS = 0.2
 SHARE_OF_WAIT = 0.1
-"""A poll comes after this share of the time waited so far: an end is noticed late by no more than that."""
+"""The time between polls as a share of the time waited so far: an end is noticed at most this much late."""
 SECONDS_PER_JOB = 0.05
-"""Of several jobs, each is polled at most once in so many seconds times their number."""
+"""With several jobs, each is polled at most once per this time multiplied by their number."""
 
 R = TypeVar("R", Job, Check)
 OnSilence = Callable[[float], None]
@@ -44,7 +44,7 @@ def wait(
     timeout_seconds: float | None,
     poll_seconds: float,
 ) -> R:
-    """What is at `path` once it has ended. Raises TimeoutError after `timeout_seconds`, and ApiError."""
+    """The job or check at `path`, once it has ended. Raises TimeoutError after `timeout_seconds`, and ApiError."""
     began = time.monotonic()
     deadline = math.inf if timeout_seconds is None else began + timeout_seconds
     polls = _Polls(http, path, on_silence, deadline)
@@ -76,7 +76,7 @@ def wait_all(
     timeout_seconds: float | None,
     poll_seconds: float,
 ) -> list[R]:
-    """What is at each of `paths` once all have ended, polled in turns. Raises TimeoutError and ApiError."""
+    """The jobs or checks at `paths`, polled in turn, once all have ended. Raises TimeoutError and ApiError."""
     began = time.monotonic()
     deadline = math.inf if timeout_seconds is None else began + timeout_seconds
     polls = {path: _Polls(http, path, on_silence, deadline) for path in paths}
@@ -99,7 +99,7 @@ def wait_all(
 
 
 class _Polls:
-    """Asks again and again for one thing; remembers its ETag and how long this service takes to answer."""
+    """Polls one path; remembers its ETag and how long the service takes to answer."""
 
     def __init__(self, http: Http, path: str, on_silence: OnSilence | None, deadline: float) -> None:
         self._http = http
@@ -110,7 +110,7 @@ class _Polls:
         self._patience = min(SILENCE_SECONDS, http.timeout_seconds)
 
     def news(self) -> Any:
-        """The document, or None if it is still the one of the last call. Raises ApiError, TimeoutError."""
+        """The document, or None if it has not changed since the last call. Raises ApiError, TimeoutError."""
         began = time.monotonic()
         report_at, pause = SILENCE_SECONDS, QUICKEST_SECONDS
         while True:
