@@ -134,6 +134,14 @@ def test_without_a_callback_the_log_says_it(monkeypatch: pytest.MonkeyPatch, cap
     assert f"no answer from {url} for 0 s; still trying" in caplog.text
 
 
+def test_a_service_out_of_reach_is_asked_for_its_time_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(waiting, "time", clock)
+    with Client(nowhere(), "td_x") as client, pytest.raises(ApiError, match="cannot be reached"):
+        client.wait(JOB)
+    assert 0 < clock.now - waiting.OUT_OF_REACH_SECONDS <= max(clock.slept)
+
+
 def test_a_silent_service_does_not_outlast_the_time_to_wait(held: threading.Event) -> None:
     with scripted(silent(held)) as service, Client(service.url, "td_x") as client:
         with pytest.raises(TimeoutError, match="gave no answer"):
