@@ -72,7 +72,8 @@ class WaitingFor(Answer):
 
     reason: Waiting
     """`worker`: no worker is alive; `queue`: none serves its queue; `device`: none has its device; `memory`: none has
-    enough memory; `health`: the workers that could take it are ill; `back-off`: it cannot start before `until`."""
+    enough memory; `dataset`: none can read its data; `health`: the workers that could take it are ill; `back-off`: it
+    cannot start before `until`."""
     message: str
     until: Moment | None
 

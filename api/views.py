@@ -160,6 +160,7 @@ def worker_view(worker: WorkerRow) -> Worker:
         stopped_at=worker.stopped_at,
         trouble=worker.trouble,
         memory_bytes=worker.memory_bytes,
+        lacks=worker.lacks,
     )
 
 

@@ -53,6 +53,8 @@ class Worker(Answer):
     """What is wrong with its machine, and how to fix it; null if nothing was found."""
     memory_bytes: int | None
     """Memory that a trainer may use: the worker takes only jobs that are expected to fit. Null if it takes any job."""
+    lacks: dict[str, str]
+    """The data sets that it cannot read, and why: the worker takes no job of them."""
 
 
 class WorkerList(Answer):

@@ -114,6 +114,7 @@ worker = Table(
     _time("stopped_at"),
     Column("trouble", Text),
     Column("memory_bytes", BigInteger),
+    _json("lacks"),
     CheckConstraint("device IN ('cpu', 'cuda')", name="device"),
 )
 
@@ -173,6 +174,7 @@ job = Table(
     Column("resume_differences", JSONB, nullable=False, server_default=text("'[]'")),
     Column("memory_bytes", BigInteger),
     _json("created_by", nullable=True),
+    Column("dataset", Text),
     UniqueConstraint("project_id", "idempotency_key"),
     CheckConstraint(_one_of("kind", list(Kind)), name="kind"),
     CheckConstraint(_one_of("state", list(State)), name="state"),

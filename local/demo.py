@@ -112,6 +112,9 @@ def _train(client: Client, data: str, parent: int) -> list[Job]:
                 board.update(job)
             if all(job.final for job in jobs):
                 return jobs
+            for job in jobs:
+                if job.waiting_for is not None and job.waiting_for.reason == "dataset":
+                    raise LocalError(job.waiting_for.message)
             if os.getppid() != parent:
                 raise Orphaned
             time.sleep(POLL_SECONDS)

@@ -30,9 +30,9 @@ from worker.pipe import Pipe
 from worker.process import StartFailed
 from worker.restore import CheckpointDamaged, restore
 from worker.trainer import Killed, Trainer
-from worker.training.messages import Audit, CheckpointFiles, DataSettings, TrainerJob, Verify
+from worker.training.messages import Audit, CheckpointFiles, TrainerJob, Verify
 from worker.uploads import Uploads
-from worker.verdict import Crash, Decided, Ending, Finish, Lost, Requeue, Verdict, error_document
+from worker.verdict import Crash, Decided, Ending, ErrorDocument, Finish, Lost, Requeue, Verdict, error_document
 from worker.wishes import Wishes
 from worker.writes import write_through
 
@@ -83,12 +83,12 @@ class Attempt:
         self._wishes.drain()
 
     @property
-    def fault(self) -> str | None:
+    def fault(self) -> ErrorDocument | None:
         """What it ended by, if that was a fault of this machine; the database's room is not."""
         ending = self._verdict.ending
         if not isinstance(ending, Crash) or ending.error["code"] not in MACHINE_FAULTS - {"storage-full"}:
             return None
-        return f"{ending.error['code']}: {ending.error['message']}"
+        return ending.error
 
     def alive(self) -> bool:
         """Whether it is still being watched over."""
@@ -149,18 +149,12 @@ class Attempt:
         return None
 
     def _job(self, files: CheckpointFiles | None, check: Verify | Audit | None) -> str:
-        settings = self._host.settings
-        data = DataSettings(
-            fashion_mnist_dir=settings.fashion_mnist_dir,
-            fashion_mnist_url=settings.fashion_mnist_url,
-            cache_dir=settings.cache_dir,
-        )
         job = TrainerJob(
             spec=self._claim.spec,
             resolved=self._claim.resolved,
             scratch_dir=self._folder,
             checkpoint=files,
-            settings=data,
+            settings=self._host.data.settings,
             check=check,
         )
         return job.model_dump_json()

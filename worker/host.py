@@ -22,6 +22,7 @@ from jobs.settings import NO_HOME, Settings
 from jobs.storage import Storage
 from worker.condition import Condition
 from worker.cores import usable_cores
+from worker.data_files import DataFiles
 from worker.memory import usable_memory
 from worker.scratch import Scratch, own_folder
 
@@ -44,6 +45,7 @@ class Host:
     scratch: Scratch
     condition: Condition
     storage: Storage
+    data: DataFiles
     memory_bytes: int | None
     """What a trainer may use; None on a GPU, where nothing says what a job needs."""
 
@@ -60,7 +62,7 @@ class CannotStart(Exception):
 @contextmanager
 def open_host(settings: Settings, *, database_url: str, redis_url: str, name: str) -> Iterator[Host]:
     """Enter this process in the list of workers, until it stops. Raises CannotStart, or OperationalError (Postgres)."""
-    worker_id, memory_bytes = uuid4(), _memory_bytes(settings)
+    worker_id, memory_bytes, data = uuid4(), _memory_bytes(settings), DataFiles(settings)
     with ExitStack() as stack:
         scratch = _scratch(stack, settings.scratch_dir, worker_id)
         try:
@@ -84,6 +86,7 @@ def open_host(settings: Settings, *, database_url: str, redis_url: str, name: st
                     queues=settings.worker_queues,
                     versions=_versions(),
                     memory_bytes=memory_bytes,
+                    lacks=data.lacks,
                 )
         except ValueError as error:
             raise CannotStart(f"TRAIND_DATABASE_URL: {error}") from error
@@ -108,6 +111,7 @@ def open_host(settings: Settings, *, database_url: str, redis_url: str, name: st
             scratch,
             condition,
             storage,
+            data,
             memory_bytes,
         )
         with engine.begin() as conn:

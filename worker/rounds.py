@@ -138,8 +138,9 @@ def sign_of_life(host: Host, slot: Slot) -> Rounds:
                 write_health(host.settings.scratch_dir, host.name, trouble=host.condition.of_machine)
         except OSError as error:
             log.warning("the health file cannot be written", error=str(error))
+        host.data.look()
         with host.engine.begin() as conn:
-            see_worker(conn, host.worker_id, trouble=trouble)
+            see_worker(conn, host.worker_id, trouble=trouble, lacks=host.data.lacks)
 
     return Rounds("sign-of-life", round_, seconds=SEEN_SECONDS)
 

@@ -17,10 +17,13 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from jobs.lifecycle.claim import Claim, claim, has_due
+from jobs.lifecycle.crash import DATA_FAULTS
 from jobs.states import State
 from worker.attempt import Attempt
 from worker.clock import boottime
+from worker.data_files import Stamp
 from worker.host import Host
+from worker.verdict import ErrorDocument
 from worker.writes import is_outage
 
 log = structlog.get_logger(__name__)
@@ -81,13 +84,14 @@ class Slot:
         claimed = self._claim()
         if claimed is None:
             return False
+        files = self._host.data.stamp(claimed.spec.dataset.name)
         with self._lock:
             self._attempt = Attempt(self._host, claimed, claimed_at=claimed_at)
             if self._stopping.is_set():
                 self._attempt.drain()
         try:
             state = self._attempt.run()
-            self._host.condition.attempted(claimed.lease.job_id, self._attempt.fault)
+            self._judge(claimed, files, self._attempt.fault)
         finally:
             self._turned_at = time.monotonic()
             with self._lock:
@@ -95,6 +99,14 @@ class Slot:
         if state is State.QUEUED:
             self._host.doorbell.ring(str(claimed.spec.resources.queue))
         return True
+
+    def _judge(self, claimed: Claim, files: Stamp, fault: ErrorDocument | None) -> None:
+        """What the attempt's ending says of this machine: it lacks the data, or how fit it is."""
+        if fault is not None and fault["code"] in DATA_FAULTS:
+            self._host.data.refuse(claimed.spec.dataset.name, files, fault["message"])
+        else:
+            told = None if fault is None else f"{fault['code']}: {fault['message']}"
+            self._host.condition.attempted(claimed.lease.job_id, told)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -115,8 +127,8 @@ class Slot:
     def _look(self) -> bool:
         """Whether to claim without being woken. Rings for itself first where jobs are due."""
         with self._host.engine.begin() as conn:
-            settings = self._host.settings
-            due = has_due(conn, settings.worker_queues, settings.worker_device, self._host.memory_bytes)
+            host, settings = self._host, self._host.settings
+            due = has_due(conn, settings.worker_queues, settings.worker_device, host.memory_bytes, host.data.lacks)
         unheard, self._rang = self._rang, False
         if not due:
             return False
@@ -152,6 +164,7 @@ class Slot:
                 threads=settings.worker_threads,
                 cores=self._host.cores,
                 memory_bytes=self._host.memory_bytes,
+                lacks=self._host.data.lacks,
                 lease_seconds=settings.lease_seconds,
             )
 

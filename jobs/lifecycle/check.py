@@ -48,6 +48,7 @@ _COPIED = (
     "priority",
     "max_attempts",
     "memory_bytes",
+    "dataset",
 )
 
 

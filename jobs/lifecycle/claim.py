@@ -6,7 +6,7 @@ left open are fixed by the first claim, because they change bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID, uuid4
@@ -50,14 +50,16 @@ def claim(
     threads: int | None,
     cores: int = 1,
     memory_bytes: int | None = None,
+    lacks: Collection[str] = (),
     lease_seconds: float,
 ) -> Claim | None:
     """Take the best due job, or None. A job that does not say gets `threads`, if that is given, else as many of the
-    worker's `cores` as its steps are worth. One that is expected to need more than `memory_bytes` is left to others.
+    worker's `cores` as its steps are worth. Left to others are those expected to need more than `memory_bytes`,
+    and those of datasets that the worker `lacks`.
 
     The caller must `hold` the lease within some seconds, before anything computes (see `reap`).
     """
-    row = conn.execute(best_due(queues, device, memory_bytes)).one_or_none()
+    row = conn.execute(best_due(queues, device, memory_bytes, lacks)).one_or_none()
     if row is None:
         return None
     lease = Lease(row.id, row.attempt + 1, uuid4())
@@ -70,7 +72,9 @@ def claim(
     return claimed
 
 
-def best_due(queues: Sequence[str], device: str, memory_bytes: int | None = None) -> Select[*tuple[Any, ...]]:
+def best_due(
+    queues: Sequence[str], device: str, memory_bytes: int | None = None, lacks: Collection[str] = ()
+) -> Select[*tuple[Any, ...]]:
     """The query for the row to claim: one scan of the index ix_job_due per queue, merged in their common order.
 
     Postgres reads and locks row by row until one is free, so only the row that is returned stays locked.
@@ -78,7 +82,13 @@ def best_due(queues: Sequence[str], device: str, memory_bytes: int | None = None
     order = (job.c.crash_count > 0).desc(), job.c.priority.desc(), job.c.created_at, job.c.id
     columns = job.c.id, (job.c.crash_count > 0).label("crashed"), job.c.priority, job.c.created_at
     scans = [
-        select(select(*columns).where(_due(queue, device, memory_bytes)).order_by(*order).limit(HEAD_ROWS).subquery())
+        select(
+            select(*columns)
+            .where(_due(queue, device, memory_bytes, lacks))
+            .order_by(*order)
+            .limit(HEAD_ROWS)
+            .subquery()
+        )
         for queue in dict.fromkeys(queues)
     ]
     found = union_all(*scans).subquery("found")
@@ -93,22 +103,28 @@ def best_due(queues: Sequence[str], device: str, memory_bytes: int | None = None
 
 
 def has_due(
-    conn: Connection, queues: Sequence[str], device: Literal["cpu", "cuda"], memory_bytes: int | None = None
+    conn: Connection,
+    queues: Sequence[str],
+    device: Literal["cpu", "cuda"],
+    memory_bytes: int | None = None,
+    lacks: Collection[str] = (),
 ) -> bool:
-    """Whether a worker of these queues, this device and this memory would find a job now."""
+    """Whether a worker of these queues, this device, this memory and without these datasets would find a job now."""
     return conn.execute(
-        select(or_(*(select(job.c.id).where(_due(queue, device, memory_bytes)).exists() for queue in queues)))
+        select(or_(*(select(job.c.id).where(_due(queue, device, memory_bytes, lacks)).exists() for queue in queues)))
     ).scalar_one()
 
 
-def _due(queue: str, device: str, memory_bytes: int | None) -> ColumnElement[bool]:
+def _due(queue: str, device: str, memory_bytes: int | None, lacks: Collection[str]) -> ColumnElement[bool]:
     fits = true() if memory_bytes is None else or_(job.c.memory_bytes.is_(None), job.c.memory_bytes <= memory_bytes)
+    readable = or_(job.c.dataset.is_(None), job.c.dataset.not_in(sorted(lacks))) if lacks else true()
     return and_(
         job.c.state == State.QUEUED,
         job.c.queue == queue,
         job.c.device.in_([Device.AUTO, device]),
         job.c.not_before <= clock(),
         fits,
+        readable,
     )
 
 

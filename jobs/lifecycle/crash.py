@@ -14,12 +14,12 @@ from jobs.tables import attempt, job_event
 
 MAX_BACKOFF_SECONDS = 300.0
 MAX_LOG_CHARACTERS = 65_536
-MACHINE_FAULTS = frozenset(
-    {
-        *("checkpoint-unreadable", "device-unavailable", "trainer-not-started"),
-        *("scratch-full", "scratch-unusable", "storage-full"),
-    }
-)
+DATA_FAULTS = frozenset({"dataset-corrupt", "dataset-unavailable"})
+"""Codes of a dataset that a worker's machine cannot read."""
+MACHINE_FAULTS = DATA_FAULTS | {
+    *("checkpoint-unreadable", "device-unavailable", "trainer-not-started"),
+    *("scratch-full", "scratch-unusable", "storage-full"),
+}
 """Codes of what is wrong with a worker's machine, or the database's. Such a crash is not counted among the job's."""
 MOST_MACHINE_FAULTS = 10
 """After so many in a row, with nothing saved meanwhile, no machine seems able to serve the job, and it fails."""

@@ -55,6 +55,7 @@ def submit(
         max_attempts=spec.resources.max_attempts,
         total_steps=resolved.total_steps,
         memory_bytes=resolved.memory_bytes,
+        dataset=spec.dataset.name,
     )
     if created:
         return Submitted(job_id, created=True)

@@ -31,20 +31,32 @@ def register_worker(
     slots: int = 1,
     versions: Mapping[str, str],
     memory_bytes: int | None = None,
+    lacks: Mapping[str, str] | None = None,
 ) -> None:
     """Enter a worker process that starts; it must be there before its first claim.
 
-    `memory_bytes`: what its trainers may use, if that is known.
+    `memory_bytes`: what its trainers may use, if that is known. `lacks`: the datasets that it cannot read, and why.
     """
     row = {"id": worker_id, "name": name, "device": device, "queues": list(queues), "slots": slots}
-    conn.execute(insert(worker).values(**row, versions=dict(versions), memory_bytes=memory_bytes))
+    row |= {"versions": dict(versions), "memory_bytes": memory_bytes, "lacks": _reasons(lacks)}
+    conn.execute(insert(worker).values(row))
 
 
-def see_worker(conn: Connection, worker_id: UUID, *, trouble: str | None = None) -> None:
-    """The worker is alive; `trouble` says why it claims nothing, if it is ill."""
-    told = None if trouble is None else clean_text(trouble)[:MOST_TROUBLE_CHARACTERS]
-    changes = {"last_seen_at": clock(), "stopped_at": None, "trouble": told}
+def see_worker(
+    conn: Connection, worker_id: UUID, *, trouble: str | None = None, lacks: Mapping[str, str] | None = None
+) -> None:
+    """The worker is alive; `trouble` says why it claims nothing, if it is ill; `lacks` as when it was entered."""
+    told = None if trouble is None else _reason(trouble)
+    changes = {"last_seen_at": clock(), "stopped_at": None, "trouble": told, "lacks": _reasons(lacks)}
     conn.execute(update(worker).where(worker.c.id == worker_id).values(changes))
+
+
+def _reasons(lacks: Mapping[str, str] | None) -> dict[str, str]:
+    return {name: _reason(why) for name, why in (lacks or {}).items()}
+
+
+def _reason(text: str) -> str:
+    return clean_text(text)[:MOST_TROUBLE_CHARACTERS]
 
 
 def stop_worker(conn: Connection, worker_id: UUID) -> None:

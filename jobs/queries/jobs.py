@@ -50,6 +50,8 @@ class JobRow:
     error: dict[str, Any] | None
     memory_bytes: int | None
     """What its trainer is expected to need on a CPU, if that is known."""
+    dataset: str | None
+    """Name of the dataset that a worker must have; None of a job that an earlier release took in."""
     not_before: datetime
     """While queued: no worker takes it before."""
     created_by: dict[str, Any] | None

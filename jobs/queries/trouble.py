@@ -52,6 +52,18 @@ class TooLarge:
     """Of a worker."""
 
 
+@dataclass(frozen=True)
+class Unread:
+    """Jobs that are due in one queue for one device, of a dataset that no live worker there can read."""
+
+    queue: str
+    device: str
+    dataset: str
+    n_jobs: int
+    why: str
+    """As one of the workers says it."""
+
+
 def overdue(conn: Connection) -> list[Overdue]:
     """Running jobs whose lease ran out and that nobody took."""
     late = func.extract("epoch", clock() - job.c.lease_until).cast(Double)
@@ -88,6 +100,19 @@ def without_room(conn: Connection) -> str | None:
     reason = job.c.summary[NO_ROOM].astext
     query = select(reason).where(job.c.state == State.RUNNING, reason.is_not(None)).order_by(job.c.id).limit(1)
     return conn.execute(query).scalar_one_or_none()
+
+
+def unread(conn: Connection, workers: Collection[WorkerRow]) -> list[Unread]:
+    """What waits for a worker with data that none of the live ones among `workers` has."""
+    kind = (job.c.queue, job.c.device, job.c.dataset)
+    query = select(*kind, func.count()).where(_due(), job.c.dataset.is_not(None)).group_by(*kind).order_by(*kind)
+    found = []
+    for queue, device, dataset, n_jobs in conn.execute(query):
+        reasons = [worker.lacks.get(dataset) for worker in _serving(workers, queue, device)]
+        told = [why for why in reasons if why is not None]
+        if told and len(told) == len(reasons):
+            found.append(Unread(queue, device, dataset, n_jobs, min(told)))
+    return found
 
 
 def _due() -> ColumnElement[bool]:

@@ -36,6 +36,7 @@ class Waiting(StrEnum):
     QUEUE = "queue"
     DEVICE = "device"
     MEMORY = "memory"
+    DATASET = "dataset"
     HEALTH = "health"
     BACK_OFF = "back-off"
 
@@ -63,6 +64,8 @@ class Waiter(Protocol):
     @property
     def memory_bytes(self) -> int | None: ...
     @property
+    def dataset(self) -> str | None: ...
+    @property
     def not_before(self) -> datetime: ...
 
 
@@ -88,6 +91,7 @@ class _Planned:
     queue: str
     device: str
     memory_bytes: int | None
+    dataset: str
     state: State = State.QUEUED
     not_before: datetime = LONG_AGO
 
@@ -95,13 +99,14 @@ class _Planned:
 def would_wait_for(conn: Connection, spec: JobSpec, resolved: Resolved) -> WaitingFor | None:
     """What a job with this spec would wait for, if that is not its turn."""
     resources = spec.resources
-    job = _Planned(uuid4(), str(resources.queue), resources.device, resolved.memory_bytes)
+    job = _Planned(uuid4(), str(resources.queue), resources.device, resolved.memory_bytes, spec.dataset.name)
     return waiting_for(conn, [job]).get(job.id)
 
 
 def _live() -> Any:
     """The kinds of workers that are alive, not each of them; `now` is the clock of `not_before`."""
-    kind = (worker.c.queues, worker.c.device, worker.c.memory_bytes, worker.c.trouble.is_(None).label("healthy"))
+    can = (worker.c.queues, worker.c.device, worker.c.memory_bytes, worker.c.lacks)
+    kind = (*can, worker.c.trouble.is_(None).label("healthy"))
     seen = worker.c.stopped_at.is_(None) & (worker.c.last_seen_at > after(-SILENT_SECONDS))
     return select(*kind, clock().label("now")).where(seen).group_by(*kind)
 
@@ -130,6 +135,7 @@ def _conditions(job: Waiter) -> Iterator[Condition]:
         lambda _: f"no live worker of the queue {queue} has the device {device}",
     )
     yield Waiting.MEMORY, partial(_has_memory, job.memory_bytes), partial(_too_small, job.memory_bytes)
+    yield Waiting.DATASET, lambda kind: job.dataset not in kind.lacks, partial(_unread, job.dataset)
     ill = "every worker that could take it is ill; `traind workers` says why"
     yield Waiting.HEALTH, lambda kind: kind.healthy, lambda _: ill
 
@@ -137,6 +143,11 @@ def _conditions(job: Waiter) -> Iterator[Condition]:
 def _has_memory(needed: int | None, kind: Row[Any]) -> bool:
     """A worker that does not say how much it has takes any job."""
     return needed is None or kind.memory_bytes is None or needed <= kind.memory_bytes
+
+
+def _unread(dataset: str | None, able: Kinds) -> str:
+    why = min(kind.lacks[dataset] for kind in able)
+    return f"no live worker that could take it can read {dataset}: {why}"
 
 
 def _too_small(needed: int | None, able: Kinds) -> str:

@@ -62,6 +62,8 @@ class WorkerRow:
     """Why it claims nothing, if it is ill."""
     memory_bytes: int | None
     """What its trainers may use, if it says."""
+    lacks: dict[str, str]
+    """The datasets that it cannot read, and why: it claims no job of them."""
 
 
 def list_workers(
@@ -126,6 +128,7 @@ def _worker(row: Row[Any], held: Sequence[Row[Any]], project_id: int | None) -> 
         stopped_at=row.stopped_at,
         trouble=row.trouble,
         memory_bytes=row.memory_bytes,
+        lacks=row.lacks,
     )
 
 

@@ -13,10 +13,12 @@ from jobs.queries import WorkerRow, WorkerState, list_workers
 from jobs.queries.trouble import (
     Overdue,
     TooLarge,
+    Unread,
     Waiting,
     largest_checkpoint_bytes,
     overdue,
     too_large,
+    unread,
     unserved,
 )
 from local.doctor.findings import Finding, bytes_text, error, ok, some, warning
@@ -33,6 +35,7 @@ class Fleet:
     overdue: tuple[Overdue, ...] = ()
     unserved: tuple[Waiting, ...] = ()
     too_large: tuple[TooLarge, ...] = ()
+    unread: tuple[Unread, ...] = ()
     garbage: Garbage = NO_GARBAGE
     largest_checkpoint_bytes: int = 0
 
@@ -50,6 +53,7 @@ def look(database: Engine) -> Fleet:
             overdue=tuple(overdue(conn)),
             unserved=tuple(unserved(conn, workers)),
             too_large=tuple(too_large(conn, workers)),
+            unread=tuple(unread(conn, workers)),
             garbage=survey(conn),
             largest_checkpoint_bytes=largest_checkpoint_bytes(conn),
         )
@@ -57,14 +61,14 @@ def look(database: Engine) -> Fleet:
 
 def judge(fleet: Fleet) -> Iterator[Finding]:
     yield from _workers(fleet)
-    yield from _jobs(fleet.overdue, fleet.unserved, fleet.too_large)
+    yield from _jobs(fleet.overdue, fleet.unserved, fleet.too_large, fleet.unread)
     yield _garbage(fleet.garbage)
 
 
 def _workers(fleet: Fleet) -> Iterator[Finding]:
     busy = sum(1 for worker in fleet.live if worker.busy)
     if fleet.live:
-        yield ok("workers", f"{len(fleet.live)} live, {busy} of them at work")
+        yield ok("workers", f"{len(fleet.live)} live, {busy} of them at work{_lacking(fleet.live)}")
     else:
         yield warning("workers", "no worker is live: jobs wait", "start one: `traind up`, or `traind worker`")
     for worker in fleet.workers:
@@ -78,7 +82,15 @@ def _workers(fleet: Fleet) -> Iterator[Finding]:
             yield warning("workers", what, fix)
 
 
-def _jobs(late: Sequence[Overdue], waiting: Sequence[Waiting], large: Sequence[TooLarge]) -> Iterator[Finding]:
+def _lacking(workers: Sequence[WorkerRow]) -> str:
+    """Which of them cannot read which data; no fault as long as others take the jobs."""
+    lacks = [f"{worker.name} without {', '.join(sorted(worker.lacks))}" for worker in workers if worker.lacks]
+    return f" ({some(lacks)})" if lacks else ""
+
+
+def _jobs(
+    late: Sequence[Overdue], waiting: Sequence[Waiting], large: Sequence[TooLarge], unread: Sequence[Unread]
+) -> Iterator[Finding]:
     if late:
         names = some([str(each.id) for each in late])
         what = f"{len(late)} running without a lease for up to {late[0].seconds:,.0f} s, and nobody takes over: {names}"
@@ -96,7 +108,10 @@ def _jobs(late: Sequence[Overdue], waiting: Sequence[Waiting], large: Sequence[T
             f" largest live worker there has {gigabytes(big.largest_bytes)}"
         )
         yield warning("jobs", what, "start a worker with more memory, or give one a larger TRAIND_WORKER_MEMORY_BYTES")
-    if not late and not waiting and not large:
+    for lack in unread:
+        what = f"{lack.n_jobs} waiting in queue {lack.queue!r} of {lack.dataset}, which no live worker there can read"
+        yield warning("jobs", what, lack.why)
+    if not late and not waiting and not large and not unread:
         yield ok("jobs", "none is stuck")
 
 

@@ -47,15 +47,18 @@ def test_it_is_as_its_schema_says(project: Project) -> None:
     assert set(found) == {"spec", "resolved", "waiting_for"}
 
 
-def test_it_says_what_the_job_would_wait_for(project: Project) -> None:
+@pytest.mark.parametrize(("known", "reason", "told"), [
+    ({"memory_bytes": 2**20}, "memory", "the largest worker that could take it has 0.00 GB"),
+    ({"lacks": {"digits": "its file is gone"}}, "dataset", "can read digits: its file is gone"),
+])  # fmt: skip
+def test_it_says_what_the_job_would_wait_for(project: Project, known: dict[str, Any], reason: str, told: str) -> None:
     with project.engine.begin() as conn:
-        known: dict[str, Any] = {"name": "w", "versions": {}, "memory_bytes": 2**20, "queues": [project.queue]}
-        register_worker(conn, worker_id=uuid4(), device="cpu", **known)
+        register_worker(conn, worker_id=uuid4(), device="cpu", name="w", versions={}, queues=[project.queue], **known)
     answer = project.http.post(TRY, json=project.spec())
     found = answer.json()["waiting_for"]
     assert answer.status_code == 200
-    assert (found["reason"], found["until"]) == ("memory", None)
-    assert found["message"].endswith("the largest worker that could take it has 0.00 GB")
+    assert (found["reason"], found["until"]) == (reason, None)
+    assert found["message"].endswith(told)
 
 
 @pytest.mark.parametrize(("query", "body", "code"), [

@@ -8,7 +8,7 @@ from uuid import UUID
 import httpx2
 from sqlalchemy import func, select, update
 
-from jobs.lifecycle.workers import stop_worker
+from jobs.lifecycle.workers import see_worker, stop_worker
 from jobs.tables import job, worker
 from tests.api.project import Project
 
@@ -34,7 +34,10 @@ def test_my_job_is_shown_with_its_worker(project: Project) -> None:
     assert found["memory_bytes"] is None
     with project.engine.begin() as conn:
         conn.execute(update(worker).where(worker.c.id == ident).values(memory_bytes=8 * 10**9))
-    assert (listed(project.http, ident) or {})["memory_bytes"] == 8 * 10**9
+        see_worker(conn, ident, lacks={"fashion_mnist": "its files are nowhere"})
+    again = listed(project.http, ident) or {}
+    assert (found["lacks"], again["lacks"]) == ({}, {"fashion_mnist": "its files are nowhere"})
+    assert again["memory_bytes"] == 8 * 10**9
     (held,) = found["jobs"]
     assert (held["id"], held["name"], held["attempt"], held["step"]) == (submitted["id"], "mine", 1, 0)
     assert held["link"] == submitted["links"]["self"]

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, func, select, update
 
+from jobs.lifecycle.check import request_audit
 from jobs.lifecycle.claim import best_due, claim, has_due
 from jobs.lifecycle.work import begin_checkpoint, crash, record_metrics, record_progress
 from jobs.tables import blob, job, job_event
@@ -125,6 +126,27 @@ def test_a_job_that_does_not_fit_holds_up_no_other(engine: Engine, project_id: i
     needs(engine, large, NEEDED + 1)
     assert start(engine, memory_bytes=NEEDED).lease.job_id == small
     assert start(engine).lease.job_id == large
+
+
+def test_a_worker_leaves_jobs_and_checks_of_data_that_it_lacks_to_others(engine: Engine, project_id: int) -> None:
+    fashion = add_job(engine, project_id, dataset={"name": "fashion_mnist"}, resources={"priority": 1})
+    with engine.begin() as conn:
+        check = request_audit(conn, project_id=project_id, job_id=fashion, steps=1).job_id
+    digits = add_job(engine, project_id)
+    bare, lacks = add_worker(engine), {"fashion_mnist"}
+    assert start(engine, bare, lacks=lacks).lease.job_id == digits
+    with engine.begin() as conn:
+        assert not has_due(conn, ["default"], "cpu", None, lacks)
+        assert claim(conn, worker_id=bare, lacks=lacks, **CPU) is None
+    equipped = add_worker(engine)
+    assert [start(engine, equipped, lacks={"digits"}).lease.job_id for _ in range(2)] == [fashion, check]
+
+
+def test_a_job_of_an_earlier_release_goes_to_any_worker(engine: Engine, project_id: int) -> None:
+    job_id = add_job(engine, project_id)
+    with engine.begin() as conn:
+        conn.execute(update(job).where(job.c.id == job_id).values(dataset=None))
+    assert start(engine, lacks={"digits"}).lease.job_id == job_id
 
 
 def test_device_and_threads_are_fixed_by_the_first_claim(engine: Engine, project_id: int) -> None:
@@ -276,7 +298,9 @@ def test_a_claim_of_many_waiting_jobs_reads_the_index_in_order(
         add_copies(engine, add_job(engine, project_id, resources={"queue": queue}), 20_000)
     with engine.connect() as conn:
         conn.exec_driver_sql("ANALYZE job")
-        query = best_due(queues, "cpu", 10**9).compile(engine, compile_kwargs={"literal_binds": True})
+        query = best_due(queues, "cpu", 10**9, {"fashion_mnist"}).compile(
+            engine, compile_kwargs={"literal_binds": True}
+        )
         plan = "\n".join(conn.exec_driver_sql(f"EXPLAIN {query}").scalars())
     assert plan.count("Scan using ix_job_due") == len(set(queues)), plan
     assert "->  Sort" not in plan, plan

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Literal
 from uuid import UUID, uuid4
@@ -23,10 +23,11 @@ def enter(
     device: Literal["cpu", "cuda"] = "cpu",
     queues: Sequence[str] = ("default",),
     memory_bytes: int | None = None,
+    lacks: Mapping[str, str] | None = None,
 ) -> UUID:
     worker_id = uuid4()
     with engine.begin() as conn:
-        known = {"worker_id": worker_id, "name": "w", "versions": {}, "memory_bytes": memory_bytes}
+        known = {"worker_id": worker_id, "name": "w", "versions": {}, "memory_bytes": memory_bytes, "lacks": lacks}
         register_worker(conn, device=device, queues=queues, **known)  # type: ignore[arg-type]
     return worker_id
 
@@ -85,6 +86,24 @@ def test_a_job_waits_for_the_memory_it_needs(engine: Engine, project_id: int) ->
 def test_a_job_without_an_estimate_fits_any_worker(engine: Engine, project_id: int) -> None:
     enter(engine, memory_bytes=1)
     assert reason(engine, project_id, queued(engine, project_id)) is None
+
+
+def test_a_job_waits_for_a_worker_that_can_read_its_data(engine: Engine, project_id: int) -> None:
+    """Its message says what one of them lacks; the next sign of life may say that it lacks nothing any more."""
+    job_id = queued(engine, project_id, dataset="fashion_mnist")
+    lacking = enter(engine, lacks={"fashion_mnist": "nothing is in /a"})
+    enter(engine, lacks={"fashion_mnist": "nothing is in /b"})
+    enter(engine, queues=("other",))
+    expected = "no live worker that could take it can read fashion_mnist: nothing is in /a"
+    assert reason(engine, project_id, job_id) == (Waiting.DATASET, expected)
+    assert reason(engine, project_id, queued(engine, project_id, dataset="digits")) is None
+    assert reason(engine, project_id, queued(engine, project_id, dataset=None)) is None
+    with engine.begin() as conn:
+        see_worker(conn, lacking)
+    assert reason(engine, project_id, job_id) is None
+    with engine.begin() as conn:
+        see_worker(conn, lacking, lacks={"fashion_mnist": "it is\0gone"})
+    assert (reason(engine, project_id, job_id) or [None])[0] == Waiting.DATASET
 
 
 def test_silent_and_stopped_workers_do_not_count(engine: Engine, project_id: int) -> None:

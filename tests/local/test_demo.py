@@ -16,8 +16,11 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from local.demo import _train
+from local.errors import LocalError
 from local.supervisor import Service
 from tests.local.families import assert_gone, kill
+from tests.traind.scripted import answer, scripted
 from traind.cli.errors import INTERRUPTED
 from traind.client import Client
 
@@ -106,3 +109,13 @@ def test_an_interrupt_ends_it_in_order(data_dir: Path) -> None:
         assert "nothing is left running" in rest
         assert not (data_dir / "service.json").exists()
         assert_gone(running, within_seconds=10.0)
+
+
+def test_data_that_is_nowhere_ends_it_at_once() -> None:
+    """Its worker is the only one: the jobs would wait for ever."""
+    job = {"id": "j", "state": "queued", "spec": {}, "created_at": "2026-11-22T12:00:00Z"}
+    waiting = job | {"waiting_for": {"reason": "dataset", "message": "put the files into /a"}}
+    with scripted(answer(waiting, 202)) as service, Client(service.url, "td_x") as client:
+        with pytest.raises(LocalError, match="put the files into /a"):
+            _train(client, "fashion_mnist", os.getppid())
+        assert len(service.seen) == 3

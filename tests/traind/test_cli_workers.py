@@ -81,6 +81,11 @@ def test_an_ill_worker_is_shown_with_what_is_wrong(here: Here) -> None:
     assert " 16.2 GB " in line
 
 
+def test_data_that_a_worker_cannot_read_is_told(here: Here) -> None:
+    lacking = WORKER | {"lacks": {"fashion_mnist": "its files are nowhere"}}
+    shown(here, [lacking], note=f"{WORKER['name']} takes no job of fashion_mnist: its files are nowhere\n")
+
+
 def test_a_check_is_no_job(here: Here) -> None:
     held = {"id": "019a9d2d-4a62", "kind": "verify", "step": 5, "total_steps": 9, "lease_left_seconds": 3.0}
     _, line = shown(here, [WORKER | {"busy": 1, "jobs": [held]}])

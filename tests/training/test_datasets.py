@@ -21,7 +21,7 @@ from worker.training.datasets import Arrays, fashion_mnist, load
 from worker.training.datasets.digits import FILE, load_digits
 from worker.training.datasets.fashion_mnist import fixed_order
 from worker.training.datasets.synthetic import make_classification, make_regression
-from worker.training.errors import DatasetCorrupt, DatasetUnavailable, DownloadFailed
+from worker.training.errors import DatasetCorrupt, DatasetUnavailable
 from worker.training.messages import DataSettings
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -170,7 +170,7 @@ def test_too_large_a_download_is_broken_off(address: str, tmp_path: Path, monkey
 
 def test_too_slow_a_download_is_broken_off(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fashion_mnist, "DOWNLOAD_SECONDS", -1.0)
-    with pytest.raises(DownloadFailed, match="did not arrive"):
+    with pytest.raises(DatasetUnavailable, match="did not arrive"):
         load(SMALL, settings(cache=tmp_path, url=address))
 
 
@@ -178,7 +178,7 @@ def test_a_silent_address_is_given_up(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(fashion_mnist, "SILENCE_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(DownloadFailed, match="timed out"):
+        with pytest.raises(DatasetUnavailable, match="timed out"):
             load(SMALL, settings(cache=tmp_path, url=url))
 
 
@@ -202,7 +202,7 @@ def test_a_file_that_cannot_be_read_is_named(small_release: Path, target: str, w
     with pytest.raises(DatasetUnavailable, match=why) as refused:
         load(SMALL, settings(small_release))
     assert str(file) in str(refused.value)
-    assert (refused.value.code, refused.value.retryable) == ("dataset-unavailable", False)
+    assert (refused.value.code, refused.value.retryable) == ("dataset-unavailable", True)
 
 
 def test_a_link_that_leads_nowhere_is_no_file(small_release: Path, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_link_that_leads_nowhere_is_no_file(small_release: Path, tmp_path: Pat
 
 
 def test_an_address_that_has_it_not_is_named(address: str, tmp_path: Path) -> None:
-    with pytest.raises(DownloadFailed, match=r"404.*TRAIND_FASHION_MNIST_URL") as refused:
+    with pytest.raises(DatasetUnavailable, match=r"404.*TRAIND_FASHION_MNIST_URL") as refused:
         load(SMALL, settings(cache=tmp_path, url=f"{address}elsewhere"))
     assert (refused.value.code, refused.value.retryable) == ("dataset-unavailable", True)
 
@@ -227,7 +227,7 @@ def test_an_address_must_be_a_web_address(tmp_path: Path) -> None:
 def test_without_any_source_the_error_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DatasetUnavailable) as refused:
         load(SMALL, settings(cache=tmp_path))
-    assert (refused.value.code, refused.value.retryable) == ("dataset-unavailable", False)
+    assert (refused.value.code, refused.value.retryable) == ("dataset-unavailable", True)
     for words in ("/nonexistent", str(tmp_path), "dataset-fashion-mnist", "TRAIND_FASHION_MNIST_URL"):
         assert words in str(refused.value)
 

@@ -17,6 +17,8 @@ from uuid import UUID
 import psutil
 import pytest
 
+from jobs.catalog.datasets import FASHION_MNIST
+from jobs.queries import Waiting, get_job
 from tests.disks import MEBIBYTE, fill, small_disk
 from tests.folders import found
 from tests.worker.conftest import StartWorker
@@ -134,39 +136,48 @@ class TestData:
     def test_each_way_of_not_being_there_has_its_code(
         self, service: Service, start: StartWorker, queue: str, tmp_path: Path
     ) -> None:
-        """Before the first step, at once and once; and the worker takes the next job."""
-        folder = tmp_path / "data"
-        folder.mkdir()
-        file = folder / FIRST_FILE
-        whole = gzip.compress(bytes(100_000))
-        with start("reading", FASHION_MNIST_DIR=str(folder)):
-
-            def error() -> tuple[str, str]:
-                job = service.wait_final(service.submit(FASHION, queue=queue))
-                assert (job.state, job.attempt, job.crash_count, job.observed_step) == ("failed", 1, 0, 0)
-                assert job.error["retryable"] is False
-                return job.error["code"], job.error["message"]
-
-            missing = error()
-            file.write_bytes(whole[:-20])
-            truncated = error()
-            file.write_bytes(whole)
-            another = error()
-            file.unlink()
-            file.symlink_to("/proc/self/mem")  # its first byte cannot be read, as on a disk with a bad block
-            broken = error()
+        """The job waits for another worker, holds up none, and no attempt is used up."""
+        here = tmp_path / "data"
+        here.mkdir()
+        with start("reading", FASHION_MNIST_DIR=str(here)):
+            job_id = service.submit(FASHION, queue=queue, max_attempts=1)
             assert service.wait_final(service.submit(BRIEF, queue=queue)).state == "succeeded"
+            assert f"is neither in {here} nor" in waits_for_data(service, job_id, "TRAIND_FASHION_MNIST_URL")
+            assert service.job(job_id).attempt == 0
+            fill_with(here, gzip.compress(bytes(100_000))[:-20])
+            waits_for_data(service, job_id, f"{here / FIRST_FILE} is not a gzip file")
 
-        assert missing[0] == broken[0] == "dataset-unavailable"
-        assert truncated[0] == another[0] == "dataset-corrupt"
-        for says, (_, message) in {
-            "TRAIND_FASHION_MNIST_URL": missing,
-            "is not a gzip file": truncated,
-            "SHA-256": another,
-            "cannot be read (Input/output error)": broken,
-        }.items():
-            assert says in message
-            assert str(folder) in message
+        assert codes(service, job_id) == ["dataset-corrupt"]
+        job = service.job(job_id)
+        assert (job.state, job.crash_count, job.observed_step) == ("queued", 0, 0)
+
+    def test_another_content_is_tried_once_and_a_bad_block_is_seen_before(
+        self, service: Service, start: StartWorker, queue: str, tmp_path: Path
+    ) -> None:
+        fill_with(tmp_path, gzip.compress(bytes(100_000)))
+        with start("reading", FASHION_MNIST_DIR=str(tmp_path)):
+            job_id = service.submit(FASHION, queue=queue, max_attempts=1)
+            waits_for_data(service, job_id, "SHA-256")
+            (tmp_path / FIRST_FILE).unlink()
+            (tmp_path / FIRST_FILE).symlink_to("/proc/self/mem")  # reading its first byte fails
+            waits_for_data(service, job_id, "cannot be read (Input/output error)")
+
+        assert codes(service, job_id) == ["dataset-corrupt"]
+
+    def test_a_worker_that_has_files_takes_it(
+        self, service: Service, start: StartWorker, queue: str, tmp_path: Path
+    ) -> None:
+        """Torn ones, which it finds out by an attempt."""
+        with start("bare"):
+            job_id = service.submit(FASHION, queue=queue, max_attempts=1)
+            waits_for_data(service, job_id, "TRAIND_FASHION_MNIST_URL")
+            fill_with(tmp_path, b"torn")
+            with start("equipped", FASHION_MNIST_DIR=str(tmp_path)):
+                until(lambda: codes(service, job_id), bool)
+                waits_for_data(service, job_id, f"{tmp_path / FIRST_FILE} is not a gzip file")
+
+        assert codes(service, job_id) == ["dataset-corrupt"]
+        assert (service.job(job_id).state, service.job(job_id).crash_count) == ("queued", 0)
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
@@ -178,14 +189,29 @@ class TestData:
         """What arrives in the end is not Fashion-MNIST, and that is what the slow one is told."""
         with web_server(pieces) as url, start("loading", FASHION_MNIST_URL=url, STALL_TIMEOUT_SECONDS="4"):
             began = time.monotonic()
-            job = service.wait_final(service.submit(FASHION, queue=queue, max_attempts=1))
+            job_id = service.submit(FASHION, queue=queue, max_attempts=1)
+            assert until(lambda: codes(service, job_id), bool) == [code]
             assert time.monotonic() - began > 4
-
-        assert (job.state, job.error["code"]) == ("failed", code)
 
 
 def asks_to_be_killed(process: psutil.Process) -> int:
     return int(Path(f"/proc/{process.pid}/oom_score_adj").read_text())
+
+
+def fill_with(folder: Path, content: bytes) -> None:
+    for source in FASHION_MNIST.sources:
+        (folder / f"{source}.gz").write_bytes(content)
+
+
+def waits_for_data(service: Service, job_id: UUID, told: str) -> str:
+    """What the job says that it waits for, once that is data, and `told` is in it."""
+
+    def message() -> str:
+        with service.engine.begin() as conn:
+            why = get_job(conn, service.project_id, job_id).waiting_for
+        return why.message if why is not None and why.reason is Waiting.DATASET else ""
+
+    return until(message, lambda said: told in said)
 
 
 def codes(service: Service, job_id: UUID) -> list[str]:

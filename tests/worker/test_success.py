@@ -14,12 +14,15 @@ from torch import nn
 
 from jobs import tables
 from jobs.blobs import read_range
+from jobs.catalog import resolve
 from jobs.database import cluster_id
 from jobs.doorbell import Doorbell, wake_queue
+from jobs.lifecycle.submit import submit
 from jobs.metrics import store
 from tests.folders import found
 from tests.worker.processes import Worker
 from tests.worker.service import BRIEF, LONG, Service, until
+from traind.spec import JobSpec
 from worker import health
 from worker.training.fingerprint import optimizer_backend
 
@@ -101,10 +104,15 @@ def test_a_divergence_is_an_outcome(service: Service) -> None:
 
 
 def test_an_error_that_no_retry_mends_fails_the_job(service: Service) -> None:
-    job = service.wait_final(service.submit(BRIEF | {"dataset": {"name": "fashion_mnist"}}))
+    """An api of another version took it in, which knows the data by another hash."""
+    spec = JobSpec.model_validate(BRIEF)
+    resolved = resolve(spec).model_copy(update={"dataset_sha256": "0" * 64})
+    with service.engine.begin() as conn:
+        job_id = submit(conn, project_id=service.project_id, spec=spec, resolved=resolved).job_id
+    job = service.wait_final(job_id)
 
     assert (job.state, job.attempt) == ("failed", 1)
-    assert job.error["code"] == "dataset-unavailable"
+    assert job.error["code"] == "training-error"
 
 
 def test_a_busy_worker_leaves_wakes_to_others(service: Service) -> None:

@@ -46,6 +46,8 @@ def workers(
         for worker in found:
             if worker.state == "ill":
                 output.note(f"{worker.name} is ill: {worker.trouble}")
+            for dataset, why in worker.lacks.items():
+                output.note(f"{worker.name} takes no job of {dataset}: {why}")
 
 
 def _rows(worker: Worker) -> Iterator[tuple[object, ...]]:

@@ -64,8 +64,8 @@ class JobError(Answer):
 
 
 class WaitingFor(Answer):
-    """What a queued job waits for: `reason` is worker, queue, device, memory, health or back-off; `message` is a
-    sentence."""
+    """What a queued job waits for: `reason` is worker, queue, device, memory, dataset, health or back-off; `message` is
+    a sentence."""
 
     reason: str
     message: str = ""
@@ -345,6 +345,8 @@ class Worker(Answer):
     trouble: str | None = None
     memory_bytes: int | None = None
     """Memory that a trainer may use there; None if the worker takes any job."""
+    lacks: dict[str, str] = {}
+    """The data sets that it cannot read, and why: the worker takes no job of them."""
 
 
 class CatalogueEntry(Answer):

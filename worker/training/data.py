@@ -39,7 +39,7 @@ def load_data(
     Copied into torch's own memory, which begins at a boundary of 64 bytes: numpy's lies where the process's heap had
     room, and matrix kernels may round by alignment.
 
-    Raises DatasetUnavailable, DownloadFailed or DatasetCorrupt.
+    Raises DatasetUnavailable or DatasetCorrupt.
     """
     arrays = load(dataset, settings, beat=beat)
     return Data(

@@ -2,9 +2,8 @@
 
 TraindError
 └── TrainingError               training-error
-    ├── DatasetUnavailable      dataset-unavailable      nowhere found; says what to do
-    │   └── DownloadFailed      dataset-unavailable      (retryable) the address did not answer
-    ├── DatasetCorrupt          dataset-corrupt          found, but not what it should be
+    ├── DatasetUnavailable      dataset-unavailable      (retryable) nowhere found, or not to be read, on this machine
+    ├── DatasetCorrupt          dataset-corrupt          (retryable) found here, but not what it should be
     ├── CheckpointCorrupt       checkpoint-corrupt       torn, or changed since it was written
     ├── CheckpointUnreadable    checkpoint-unreadable    (retryable) this machine cannot read its file
     ├── CheckpointUnfit         checkpoint-unfit         whole, but of another model
@@ -25,14 +24,12 @@ class TrainingError(TraindError):
 
 class DatasetUnavailable(TrainingError):
     code = "dataset-unavailable"
-
-
-class DownloadFailed(DatasetUnavailable):
     retryable = True
 
 
 class DatasetCorrupt(TrainingError):
     code = "dataset-corrupt"
+    retryable = True
 
 
 class CheckpointCorrupt(TrainingError):

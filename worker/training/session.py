@@ -16,7 +16,7 @@ from jobs.catalog.models import layers
 from traind.spec import Optimizer as OptimizerSpec
 from worker.training.data import Data, load_data
 from worker.training.early_stopping import Stopping
-from worker.training.errors import DatasetCorrupt
+from worker.training.errors import TrainingError
 from worker.training.evaluate import LossFunction, loss_function
 from worker.training.fingerprint import Fingerprint, differences, fingerprint, settle
 from worker.training.messages import Phase, TrainerJob
@@ -110,7 +110,7 @@ def _dataset_sha256(job: TrainerJob) -> str:
     """The hash of the dataset as this worker knows it, which must be the one the job was accepted with."""
     here, accepted = facts(job.spec.dataset).sha256, job.resolved.dataset_sha256
     if here != accepted:
-        raise DatasetCorrupt(
+        raise TrainingError(
             f"this worker's {job.spec.dataset.name} has hash {here}, the job was accepted with {accepted}: "
             "api and worker are of different versions; submit the job again"
         )

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, func, insert, update
 
 from jobs.blobs import insert_blob
+from jobs.lifecycle.workers import see_worker
 from jobs.queries import list_workers
 from jobs.queries.trouble import largest_checkpoint_bytes, overdue, unserved
 from jobs.queries.workers import SILENT_SECONDS
@@ -108,6 +109,23 @@ def test_jobs_that_need_more_memory_than_any_live_worker_has(
             f"{stuck} waiting in queue 'default' that need up to 5.00 GB of memory; the largest live worker there"
         )
         assert found[0].what == f"{expected} has {max(size or 0 for size in sizes) / 1e9:.2f} GB"
+
+
+def test_jobs_of_data_that_no_live_worker_can_read(engine: Engine, project_id: int) -> None:
+    """It is a warning only while no other worker takes them; which one lacks it is told in any case."""
+    first = add_worker(engine)
+    with engine.begin() as conn:
+        see_worker(conn, first, lacks={"fashion_mnist": "put its files into /a"})
+        for dataset in ("fashion_mnist", "fashion_mnist", "digits", None):
+            add_job(conn, project_id, dataset=dataset)
+    found = judged(engine)
+    (lack,) = [each for each in found if each.level is Level.WARNING]
+    assert lack.what == "2 waiting in queue 'default' of fashion_mnist, which no live worker there can read"
+    assert lack.fix == "put its files into /a"
+    add_worker(engine)
+    found = judged(engine)
+    assert bad(found) == []
+    assert any(each.what == "2 live, 0 of them at work (w without fashion_mnist)" for each in found)
 
 
 def test_a_silent_worker_serves_nothing(engine: Engine, project_id: int) -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from jobs.catalog.datasets import FASHION_MNIST
 from traind.spec import FashionMnist
 from worker.training.datasets.arrays import Arrays, images, verify
-from worker.training.errors import DatasetCorrupt, DatasetUnavailable, DownloadFailed
+from worker.training.errors import DatasetCorrupt, DatasetUnavailable
 from worker.training.messages import DataSettings
 
 MAX_DOWNLOAD_BYTES = 64 * 1024 * 1024
@@ -38,7 +38,7 @@ def load_fashion_mnist(dataset: FashionMnist, settings: DataSettings, beat: Call
     """60,000 (or train_size) training and 10,000 validation images of [1, 28, 28].
 
     `beat` is called whenever some of a download arrived. Raises DatasetUnavailable where no source has it or it
-    cannot be read, DownloadFailed or DatasetCorrupt.
+    cannot be read, or DatasetCorrupt.
     """
     chosen = fixed_order(60_000)[: dataset.train_size]
     train = _pixels(_content("train-images-idx3-ubyte", settings, beat))[chosen]
@@ -61,32 +61,60 @@ def _classes(content: bytes) -> NDArray[np.int64]:
     return np.frombuffer(content, np.uint8, offset=8).astype(np.int64)
 
 
+def fashion_mnist_lack(settings: DataSettings) -> str | None:
+    """Why it cannot be loaded, as far as the first byte of each file tells: it is nowhere, or cannot be read."""
+    try:
+        for source in FASHION_MNIST.sources:
+            _find(source, settings, size=1)
+    except DatasetUnavailable as error:
+        return str(error)
+    return None
+
+
+def fashion_mnist_places(settings: DataSettings) -> list[Path]:
+    """Where its files may lie."""
+    return [path for source in FASHION_MNIST.sources for path in _paths(source, settings)]
+
+
+def _paths(source: str, settings: DataSettings) -> tuple[Path, Path]:
+    name = f"{source}.gz"
+    return settings.fashion_mnist_dir / name, settings.cache_dir / "fashion-mnist" / name
+
+
 def _content(source: str, settings: DataSettings, beat: Callable[[], None]) -> bytes:
     """The verified, uncompressed content of one of the four files."""
-    name = f"{source}.gz"
-    cached = settings.cache_dir / "fashion-mnist" / name
-    for path in (settings.fashion_mnist_dir / name, cached):
-        found = _read(path)
-        if found is not None:
-            return _unpack(found, source, found_at=str(path))
-    if settings.fashion_mnist_url is None:
-        raise DatasetUnavailable(
-            f"{name} is neither in {settings.fashion_mnist_dir} nor in {cached.parent}: install Debian's package "
-            "dataset-fashion-mnist, or put the four files there, or set TRAIND_FASHION_MNIST_URL to an address to "
-            "load them from"
-        )
-    url = f"{settings.fashion_mnist_url.rstrip('/')}/{name}"
+    if found := _find(source, settings):
+        path, packed = found
+        return _unpack(packed, source, found_at=str(path))
+    url = f"{(settings.fashion_mnist_url or '').rstrip('/')}/{source}.gz"
     packed = _download(url, beat)
     content = _unpack(packed, source, found_at=url)
     with suppress(OSError):  # a cache that cannot be written costs the next job a download, and this one nothing
-        _write(cached, packed)
+        _write(_paths(source, settings)[1], packed)
     return content
 
 
-def _read(path: Path) -> bytes | None:
+def _find(source: str, settings: DataSettings, *, size: int = -1) -> tuple[Path, bytes] | None:
+    """Its file on this machine and the first `size` bytes of it; None if it is to be downloaded."""
+    here, cached = _paths(source, settings)
+    for path in (here, cached):
+        found = _read(path, size)
+        if found is not None:
+            return path, found
+    if settings.fashion_mnist_url is None:
+        raise DatasetUnavailable(
+            f"{here.name} is neither in {here.parent} nor in {cached.parent}: install Debian's package "
+            "dataset-fashion-mnist, or put the four files there, or set TRAIND_FASHION_MNIST_URL to an address to "
+            "load them from"
+        )
+    return None
+
+
+def _read(path: Path, size: int) -> bytes | None:
     """None where there is no such file."""
     try:
-        return path.read_bytes()
+        with path.open("rb", buffering=0) as file:
+            return file.read(size)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -117,11 +145,11 @@ def _download(url: str, beat: Callable[[], None]) -> bytes:
                 if received.tell() > MAX_DOWNLOAD_BYTES:
                     raise DatasetCorrupt(f"{url} sends more than {MAX_DOWNLOAD_BYTES:,} bytes; check the address")
                 if time.monotonic() > deadline:
-                    raise DownloadFailed(f"{url} did not arrive within {DOWNLOAD_SECONDS:.0f} seconds")
+                    raise DatasetUnavailable(f"{url} did not arrive within {DOWNLOAD_SECONDS:.0f} seconds")
     except (OSError, HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
-        raise DownloadFailed(f"{url} cannot be loaded: {error}; check TRAIND_FASHION_MNIST_URL") from error
+        raise DatasetUnavailable(f"{url} cannot be loaded: {error}; check TRAIND_FASHION_MNIST_URL") from error
     return received.getvalue()
 
 
