@@ -72,6 +72,9 @@ def test_the_message_is_one_line_with_variable_and_remedy_and_no_secret(monkeypa
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
+        ("FASHION_MNIST_URL", "http://me:hunter2@host/x", "TRAIND_FASHION_MNIST_URL: it must be .* without a password"),
+        ("FASHION_MNIST_URL", "http://[x/", "TRAIND_FASHION_MNIST_URL: it must be http://host/folder"),
+        ("FASHION_MNIST_URL", "https://host:1/é", "TRAIND_FASHION_MNIST_URL: it must be http://host/folder"),
         ("HOST", "[::]", "TRAIND_HOST: it must be an address or a name, without brackets"),
         ("WORKER_QUEUES", " , ", "TRAIND_WORKER_QUEUES: no queue is named; name one"),
     ],
