@@ -30,7 +30,8 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from jobs.database import schema_fault
-from traind.errors import InvalidSpec, TraindError, reason
+from traind import spec_words
+from traind.errors import InvalidSpec, TraindError
 
 log = structlog.get_logger("api")
 
@@ -238,7 +239,9 @@ def _answers(request: Request, method: str) -> bool:
 async def _invalid_parameter(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
-    found = [(e["loc"][0], str(e["loc"][1]), e["type"], reason(e)) for e in error.errors()]
+    found = [
+        (e["loc"][0], str(e["loc"][1]), e["type"], spec_words.message([e], may_guess=True)) for e in error.errors()
+    ]
     if any(place == "path" for place, *_ in found):
         return problem(request, "not-found", f"there is no {request.url.path}")
     errors = [{"parameter": name, "code": kind, "message": message} for _, name, kind, message in found]

@@ -19,15 +19,19 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 LONGEST_SHOWN = 60
+IDEMPOTENCY_KEY: Final = r"^[\x20-\x7e]{1,255}$"
 PATTERNS: Final[Mapping[str, str]] = {
     f"^{QUEUE_NAME.pattern}$": "1 to 63 of A-Z, a-z, 0-9, '_', '.' and '-', the first a letter or a digit",
+    IDEMPOTENCY_KEY: "1 to 255 printable ASCII characters",
     NO_CONTROL: "text without control characters such as newlines",
     NOT_BLANK: "text that is not blank and has no control characters such as newlines",
 }
 WANTED: Final[Mapping[str, str]] = {
     "int_type": "a whole number",
+    "int_parsing": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
+    "bool_parsing": "true or false",
     "string_type": "a string",
     "finite_number": "a finite number",
     "tuple_type": "a list",

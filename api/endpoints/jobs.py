@@ -26,6 +26,7 @@ from jobs.catalog.memory import refuse_above
 from jobs.lifecycle.submit import submit
 from traind.errors import InvalidSpec
 from traind.spec import JobSpec
+from traind.spec_words import IDEMPOTENCY_KEY
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -37,7 +38,7 @@ async def _one_key(
     idempotency_key: Annotated[
         str | None,
         Header(
-            pattern=r"^[\x20-\x7e]{1,255}$",
+            pattern=IDEMPOTENCY_KEY,
             description="Makes repeats safe: the same key with the same spec always returns the same job.",
             examples=["6f1c2f0e-5c0f-4f4e-9a57-0b1c8f3f9d11"],
         ),

@@ -70,6 +70,18 @@ def test_what_cannot_be_meant_is_refused_by_name(project: Project, parameter: st
         assert "Value error" not in answer.text, value
 
 
+def test_a_refused_parameter_is_told_in_the_words_of_specs(project: Project) -> None:
+    def told(query: str, **headers: str) -> str:
+        answer = project.http.post(f"/v1/jobs?{query}", json={}, headers=headers or None)
+        return str(answer.json()["detail"])
+
+    assert project.http.get("/v1/jobs?limit=x").json()["detail"] == "limit: must be a whole number, not 'x'"
+    assert "did you mean succeeded?" in project.http.get("/v1/jobs?state=succeded").json()["detail"]
+    assert told("dry_run=maybe") == "dry_run: must be true or false, not 'maybe'"
+    key = "idempotency-key: must be 1 to 255 printable ASCII characters, not ''"
+    assert told("", **{"Idempotency-Key": ""}) == key
+
+
 def test_single_filters_are_given_once_and_bounds_are_few(project: Project) -> None:
     for query in ("id=abcd&id=abcd", "name=a&name=b", "created_after=2026-01-01T00:00:00Z&created_after=x"):
         answer = project.http.get(f"/v1/jobs?{query}")
