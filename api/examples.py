@@ -269,6 +269,7 @@ _WORKER: Json = {
     "stopped_at": None,
     "trouble": None,
     "memory_bytes": 16777216000,
+    "lacks": {},
 }
 _IDLE: Json = {"id": "019a9d2b-0000-7000-8000-000000000001", "name": "gpu-box-2", "busy": 0, "jobs": []}
 
