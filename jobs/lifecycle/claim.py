@@ -117,7 +117,8 @@ def has_due(
 
 def _due(queue: str, device: str, memory_bytes: int | None, lacks: Collection[str]) -> ColumnElement[bool]:
     fits = true() if memory_bytes is None else or_(job.c.memory_bytes.is_(None), job.c.memory_bytes <= memory_bytes)
-    readable = or_(job.c.dataset.is_(None), job.c.dataset.not_in(sorted(lacks))) if lacks else true()
+    # coalesce hides the column's statistics, by which Postgres would sort where few jobs are left
+    readable = func.coalesce(job.c.dataset, "").not_in(sorted(lacks)) if lacks else true()
     return and_(
         job.c.state == State.QUEUED,
         job.c.queue == queue,
