@@ -31,6 +31,7 @@ def draw(out: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_optimizer_example_draws_the_images_of_the_page_with_the_same_bytes_each_time(tmp_path: Path) -> None:
     files = draw(tmp_path / "new" / "folder")
     assert files.keys() == IMAGES

@@ -48,6 +48,7 @@ def params(optimizer: torch.optim.Optimizer) -> list[Parameter]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_in_the_interpreter() -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1", "TRAIND_KERNEL": "torch"}
     command = [sys.executable, "-m", "pytest", *PYTEST, "-k", "not in_the_interpreter", __file__]

@@ -154,10 +154,19 @@ def test_watch_a_divergence(here: Here, env: dict[str, str]) -> None:
 
 
 def test_watch_a_failure_that_says_what_to_do(here: Here, env: dict[str, str]) -> None:
-    done = here("submit", "--dataset", "fashion_mnist", "--model", "linear", "--optimizer", "sgd", "--watch", env=env)
+    done = here("submit", *ENDLESS, "--set", "resources.max_runtime_seconds=1", "--watch", env=env)
     assert done.returncode == 1
     assert "failed" in done.stdout
-    assert "TRAIND_FASHION_MNIST" in done.stderr
+    assert "a retry goes on from step" in done.stderr
+
+
+def test_a_job_whose_data_the_worker_lacks_waits_and_says_so(here: Here, env: dict[str, str]) -> None:
+    submitted = here("submit", "--dataset", "fashion_mnist", "--model", "linear", "--optimizer", "sgd", env=env)
+    job_id = submitted.stdout.strip()
+    shown = here("get", job_id, env=env).stdout
+    assert here("cancel", job_id, env=env).returncode == 0
+    assert "waits" in shown
+    assert "TRAIND_FASHION_MNIST" in shown
 
 
 def test_watch_a_cancellation(here: Here, env: dict[str, str], endless: str) -> None:
