@@ -9,7 +9,7 @@ from sysconfig import get_path
 
 ROOT = Path(__file__).parents[2]
 PYTEST = (
-    *("-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir=.", "-o", "markers=slow", "-W", "error"),
+    *("-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir=.", "-o", "markers=slow\ntimeout", "-W", "error"),
     *("--disable-plugin-autoload", "--noconftest", "-p", "tests.optim_core.conftest"),
 )
 """Options of a pytest in a process of its own, which loads only what the tests of this folder need."""

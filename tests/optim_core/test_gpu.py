@@ -509,6 +509,7 @@ class TestOutsideTheInterpreter:
     __test__ = not INTERPRETED
 
     @pytest.mark.slow
+    @pytest.mark.timeout(300)
     def test_in_tritons_interpreter(self, pytestconfig: pytest.Config) -> None:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::TestInTheInterpreter"]
         # Of lanes beyond a tensor's end the kernels may make anything.
