@@ -192,13 +192,13 @@ def orphan(engine: Engine, project_id: int) -> int:
 
 
 def test_orphans_are_found_and_gc_removes_them(
-    engine: Engine, project_id: int, database_url: str, redis_url: str
+    engine: Engine, project_id: int, database_url: str, redis_url: str, here: Here, examined: Examine
 ) -> None:
     environment = {"TRAIND_DATABASE_URL": database_url, "TRAIND_REDIS_URL": redis_url}
     orphan(engine, project_id)
 
     def gc(*arguments: str) -> str:
-        done = traind("gc", *arguments, **environment)
+        done = here("gc", *arguments, env=environment)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
@@ -206,8 +206,8 @@ def test_orphans_are_found_and_gc_removes_them(
         with engine.connect() as conn:
             return conn.execute(select(func.count()).select_from(blob_chunk)).scalar_one()
 
-    done = traind("doctor", "-o", "json", **environment)
-    assert "1 that no checkpoint names (2.0 MB)" in done.stdout
+    (found,) = [each for each in examined() if each.check == "blobs"]
+    assert "1 that no checkpoint names (2.0 MB)" in found.what
     assert gc("--dry-run") == "1 blobs, 2.0 MB would be removed\n"
     assert left() == 2
     assert json.loads(gc("-o", "json")) == {"n_blobs": 1, "n_bytes": 2_000_000, "dry_run": False}
