@@ -45,7 +45,7 @@ def target(api: ApiProcess, shared_engine: Engine) -> Iterator[Target]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_service_does_what_its_document_says(target: Target, pytestconfig: pytest.Config) -> None:
     path = Path(__file__).with_name("fuzz.py")
     seed = f"--randomly-seed={pytestconfig.getoption('randomly_seed', 'default')}"

@@ -18,10 +18,9 @@ import signal
 import socket
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from typing import Any
 
+PACE = "tests.worker.warm.pace"
 MODULES = (
     "worker.__main__",
     "numpy.ma",
@@ -30,10 +29,9 @@ MODULES = (
     "optim_core",
     "worker.child",
     "worker.training.run",
+    PACE,
 )
-"""Those of a worker, and what `worker.preload` imports; that itself is left to the fork server."""
-STEP_SECONDS = 0.002
-"""That long a trainer sleeps after each step: a job lasts as long as a test needs it, and computes little meanwhile."""
+"""Those of a worker, and what `worker.preload` imports; that itself is left to the fork server. Trainers are paced."""
 REQUEST_BYTES = 1 << 20
 _spawn = multiprocessing.util.spawnv_passfds
 
@@ -71,27 +69,12 @@ def main(path: str) -> None:
 
 def _asked(channel: socket.socket) -> tuple[dict[str, Any], int]:
     """What worker is wanted, and the descriptor of its log; the imports are done by then."""
-    if "worker.__main__" not in sys.modules:
-        for name in MODULES:
-            importlib.import_module(name)
-        _pace()
+    for name in MODULES:
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()
     request, (log,), _, _ = socket.recv_fds(channel, REQUEST_BYTES, 1)
     return json.loads(request), log
-
-
-def _pace() -> None:
-    """Let every step of a job, and of a check of one, take STEP_SECONDS longer."""
-    loop, replay = (importlib.import_module(f"worker.training.{name}") for name in ("loop", "replay"))
-    steps = loop.steps
-
-    def paced(*arguments: Any) -> Iterator[bool]:
-        for last in steps(*arguments):
-            time.sleep(STEP_SECONDS)
-            yield last
-
-    loop.steps = replay.steps = paced  # type: ignore[attr-defined]
 
 
 def _tell_end(pidfd: int, pid: int, channel: socket.socket) -> None:
@@ -121,8 +104,8 @@ def _fork_server_once(path: bytes, arguments: list[str], descriptors: list[int])
     """As `multiprocessing.util.spawnv_passfds`, but by fork if it is for a fork server and there is only one thread."""
     code = arguments[-1]
     if "forkserver" not in code or threading.active_count() > 1:
-        return int(_spawn(path, arguments, descriptors))
-    multiprocessing.util.spawnv_passfds = _spawn
+        return _spawn_paced(path, arguments, descriptors)
+    multiprocessing.util.spawnv_passfds = _spawn_paced
     pid = os.fork()
     if pid == 0:
         kept = sorted({0, 1, 2, *descriptors})
@@ -133,6 +116,13 @@ def _fork_server_once(path: bytes, arguments: list[str], descriptors: list[int])
         finally:
             os._exit(0)
     return pid
+
+
+def _spawn_paced(path: bytes, arguments: list[str], descriptors: list[int]) -> int:
+    """As `spawnv_passfds`; a fork server that takes the place of one that died has paced trainers, too."""
+    *options, code = arguments
+    code = code.replace("['worker.preload']", f"['worker.preload', {PACE!r}]")
+    return int(_spawn(path, [*options, code], descriptors))
 
 
 def _kill(pids: Any) -> None:
