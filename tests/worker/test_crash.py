@@ -49,10 +49,10 @@ def test_the_last_output_is_kept(service: Service, start: StartWorker, queue: st
 
 
 def test_an_attempt_may_not_run_longer_than_it_said(service: Service, shared_worker: Worker) -> None:
-    job = service.wait_final(service.submit(LONG, max_runtime_seconds=2))
+    job = service.wait_final(service.submit(LONG, max_runtime_seconds=4))
 
     assert (job.state, job.error["code"], job.crash_count) == ("failed", "max-runtime", 0)
-    assert job.saved_step > 0
+    assert job.saved_step >= 200
     assert service.rows("SELECT 1 FROM checkpoint WHERE job_id = :job AND complete", job=job.id)
 
 

@@ -121,8 +121,9 @@ def _fork_server_once(path: bytes, arguments: list[str], descriptors: list[int])
 def _spawn_paced(path: bytes, arguments: list[str], descriptors: list[int]) -> int:
     """As `spawnv_passfds`; a fork server that takes the place of one that died has paced trainers, too."""
     *options, code = arguments
-    code = code.replace("['worker.preload']", f"['worker.preload', {PACE!r}]")
-    return int(_spawn(path, [*options, code], descriptors))
+    paced = code.replace("['worker.preload']", f"['worker.preload', {PACE!r}]")
+    assert (paced != code) == ("forkserver" in code), code
+    return int(_spawn(path, [*options, paced], descriptors))
 
 
 def _kill(pids: Any) -> None:
