@@ -158,7 +158,8 @@ def schema_fault(conn: Connection) -> str | None:
     revision = current_revision(conn)
     if revision == _head():
         return None
-    return f"the database is at revision {revision or 'none'}, this api needs {_head()}: run `traind db upgrade`"
+    found = f"the database is at revision {revision or 'none'}"
+    return f"{found}, this version of traind needs {_head()}: run `traind db upgrade`"
 
 
 _head = cache(head_revision)
